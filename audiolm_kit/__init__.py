@@ -1,0 +1,38 @@
+"""Neural codecs and token language models for sound; public names are loaded when first used."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from audiolm_kit.audio import Sound as Sound
+    from audiolm_kit.codec.model import CodecConfig as CodecConfig
+    from audiolm_kit.codec.model import NeuralCodec as NeuralCodec
+    from audiolm_kit.inference.audiogen import AudioGen as AudioGen
+    from audiolm_kit.lm.model import LMConfig as LMConfig
+    from audiolm_kit.lm.model import StreamLM as StreamLM
+    from audiolm_kit.lm.sampling import Sampling as Sampling
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "AudioGen": "inference.audiogen",
+    "CodecConfig": "codec.model",
+    "LMConfig": "lm.model",
+    "NeuralCodec": "codec.model",
+    "Sampling": "lm.sampling",
+    "Sound": "audio",
+    "StreamLM": "lm.model",
+}
+
+
+def __getattr__(name: str) -> object:
+    """Import the home of a public name when it is first asked for (PEP 562)."""
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*_HOMES, "__version__"])

@@ -1,0 +1,183 @@
+"""A checkpoint is a folder, ``config.json`` and ``model.safetensors``: write it, read it, name it by a hash.
+
+``config.json`` is the model's frozen dataclass as plain JSON under the class's bare name. It holds no import paths, so published
+weights survive refactorings, and reading one never runs code.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+import types
+import typing
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+FORMAT = 1
+CONFIG = "config.json"
+WEIGHTS = "model.safetensors"
+
+M = TypeVar("M", bound=nn.Module)
+T = TypeVar("T")
+
+
+@contextmanager
+def replacing(target: str | Path) -> Iterator[Path]:
+    """A temporary path beside ``target`` that takes its name when the block succeeds, and vanishes when it fails.
+
+    The block makes a file or a folder of it. A folder that stands under the final name is replaced whole.
+    """
+    target = Path(target)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    workspace = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+    draft = workspace / target.name
+    try:
+        yield draft
+        if target.is_dir():
+            target.rename(workspace / "replaced")
+        draft.replace(target)
+    finally:
+        shutil.rmtree(workspace, ignore_errors=True)
+
+
+def write_json(path: str | Path, value: object) -> None:
+    """Write ``value`` as readable JSON, whole or not at all."""
+    with replacing(path) as draft:
+        draft.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def read_json(path: str | Path) -> dict[str, Any]:
+    """The JSON object in a file.
+
+    Raises:
+        FileNotFoundError: nothing stands there.
+        ValueError: the file is cut off, or is no JSON object.
+    """
+    try:
+        value = json.loads(Path(path).read_text(encoding="utf-8"))
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise ValueError(f"{path} is not readable as JSON ({error}): it may be cut off; fetch or write it again") from None
+    if not isinstance(value, dict):
+        raise ValueError(f"{path} holds a {type(value).__name__}, wanted a JSON object: is it another program's file?")
+    return value
+
+
+def save(model: nn.Module, folder: str | Path) -> None:
+    """Write ``model`` (its ``config`` dataclass and its weights) as a checkpoint folder, whole or not at all."""
+    with replacing(folder) as draft:
+        write_into(model, draft)
+
+
+def write_into(model: nn.Module, folder: Path) -> None:
+    """Write a model's two files into a folder that is still being built."""
+    folder.mkdir(parents=True, exist_ok=True)
+    config = {"format": FORMAT, "kind": type(model).__name__, "config": dataclasses.asdict(typing.cast(Any, model.config))}
+    (folder / CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+    state = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+    save_file(state, folder / WEIGHTS)
+
+
+def load(kind: type[M], folder: str | Path) -> M:
+    """Rebuild ``kind(config)`` from a checkpoint folder, on the CPU, in evaluation mode.
+
+    Raises:
+        FileNotFoundError: the folder or one of its two files is missing.
+        ValueError: another kind of model, another format, a cut-off file, or weights that do not fit the config.
+    """
+    folder = Path(folder)
+    stored = read_kind(folder, kind.__name__)
+    hints = typing.get_type_hints(kind.__init__)
+    model = kind(from_plain(hints["config"], stored["config"], f"{folder / CONFIG}: config"))
+    _fill(model, _read_weights(folder / WEIGHTS), folder / WEIGHTS)
+    return model.eval()
+
+
+def read_kind(folder: str | Path, kind: str) -> dict[str, Any]:
+    """The ``config.json`` of a checkpoint folder that must hold a ``kind``."""
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise FileNotFoundError(f"no checkpoint folder at {folder}: give the folder that holds {CONFIG}")
+    if not (folder / CONFIG).is_file():
+        raise FileNotFoundError(f"{folder} holds no {CONFIG}, so it is no checkpoint of ours: give a folder that `fit` exported")
+    stored = read_json(folder / CONFIG)
+    if stored.get("kind") != kind:
+        raise ValueError(f"{folder} holds a {stored.get('kind', 'foreign checkpoint')}, wanted a {kind}: give the folder of a {kind}")
+    if stored.get("format") != FORMAT:
+        raise ValueError(f"{folder} has format {stored.get('format')}, this version reads {FORMAT}: upgrade audiolm_kit")
+    return stored
+
+
+def fingerprint(model: nn.Module) -> str:
+    """16 hex digits that change with any weight or config value: which codec made these codes?"""
+    digest = hashlib.sha256()
+    config = {"kind": type(model).__name__, "config": dataclasses.asdict(typing.cast(Any, model.config))}
+    digest.update(json.dumps(config, sort_keys=True).encode())
+    for name, tensor in sorted(model.state_dict().items()):
+        tensor = tensor.detach().cpu().contiguous()
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()[:16]
+
+
+def from_plain(hint: Any, value: Any, where: str) -> Any:
+    """Rebuild a (nested) dataclass, tuple or plain value of type ``hint`` from JSON.
+
+    Raises:
+        ValueError: unknown fields, or a value that the dataclass itself refuses; ``where`` names the place.
+    """
+    if value is None:
+        return None
+    if dataclasses.is_dataclass(hint):
+        return _dataclass_from_plain(typing.cast("type[Any]", hint), value, where)
+    origin, args = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (typing.Union, types.UnionType):
+        inner = [arg for arg in args if arg is not type(None)]
+        return from_plain(inner[0], value, where) if len(inner) == 1 else value
+    if origin is tuple:
+        item = args[0] if args else Any
+        return tuple(from_plain(item, each, where) for each in value)
+    return value
+
+
+def _dataclass_from_plain(kind: type[T], value: Any, where: str) -> T:
+    if not isinstance(value, Mapping):
+        raise ValueError(f"{where} is {value!r}, wanted the fields of {kind.__name__}")
+    hints = typing.get_type_hints(kind)
+    unknown = sorted(set(value) - {field.name for field in dataclasses.fields(typing.cast(Any, kind))})
+    if unknown:
+        raise ValueError(f"{where} has unknown fields {unknown}: it was written by a newer version; upgrade audiolm_kit")
+    try:
+        return kind(**{name: from_plain(hints[name], each, f"{where}.{name}") for name, each in value.items()})
+    except TypeError as error:
+        raise ValueError(f"{where} does not fit {kind.__name__}: {error}") from None
+
+
+def _read_weights(path: Path) -> dict[str, Tensor]:
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} is missing: copy the whole checkpoint folder")
+    try:
+        return load_file(path)
+    except SafetensorError as error:
+        raise ValueError(f"{path} is not a whole safetensors file ({error}): copy the checkpoint again") from None
+
+
+def _fill(model: nn.Module, state: dict[str, Tensor], path: Path) -> None:
+    wanted = model.state_dict()
+    missing, extra = sorted(wanted.keys() - state.keys()), sorted(state.keys() - wanted.keys())
+    wrong = sorted(name for name in wanted.keys() & state.keys() if wanted[name].shape != state[name].shape)
+    for title, names in (("lacks", missing), ("has unknown", extra), ("has wrongly shaped", wrong)):
+        if names:
+            shown = ", ".join(names[:4]) + (", ..." if len(names) > 4 else "")
+            raise ValueError(f"{path} {title} tensors ({len(names)}): {shown}; weights and config.json must be of one model")
+    model.load_state_dict(state)

@@ -1,0 +1,301 @@
+"""The command line: one table of verbs, each a plain function that says its arguments and its help by itself."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import re
+import sys
+import traceback
+import warnings
+from argparse import ArgumentError
+from collections.abc import Callable
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from audiolm_kit import arguments
+
+if TYPE_CHECKING:
+    from pytorch_lightning.cli import LightningArgumentParser
+
+    from audiolm_kit.audio import Sound
+    from audiolm_kit.data.tokenize import TokenizeOptions
+    from audiolm_kit.inference.audiogen import AudioGen
+    from audiolm_kit.lm.sampling import Sampling
+
+# What is slow to import (torch, Lightning) is imported by the verb that needs it: `audiolm-kit --help` stays quick.
+
+DEBUG = "AUDIOLM_KIT_DEBUG"
+MOST_NAMED = 20  # rejected files on the screen; the file beside the manifest names all
+FULL_DISK = re.compile(r"No space left on device|PytorchStreamWriter failed writing")
+# Said by Lightning about itself; nothing that a user can do or should know.
+NOISE = (
+    "LightningCLI's args parameter is intended",
+    ".*treespec, LeafSpec.* is deprecated",
+)
+ADVERTISEMENT = "litlogger"
+
+
+def fit(*given: str) -> None:
+    """Train a codec or a language model as a recipe says; a stopped run goes on where it was."""
+    os.environ.setdefault("JSONARGPARSE_DEPRECATION_WARNINGS", "off")
+    for message in NOISE:
+        warnings.filterwarnings("ignore", message=message)
+    from jsonargparse import set_parsing_settings
+    from pytorch_lightning import LightningDataModule, LightningModule
+    from pytorch_lightning.cli import LightningCLI
+
+    class Fit(LightningCLI):
+        """LightningCLI with one subcommand that finds its run's last checkpoint by itself."""
+
+        @staticmethod
+        def subcommands() -> dict[str, set[str]]:
+            return {"fit": {"model", "train_dataloaders", "val_dataloaders", "datamodule"}}
+
+        def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+            about = "Start over: the checkpoints of an earlier run in trainer.default_root_dir are set aside."
+            parser.add_argument("--fresh", action="store_true", help=about)
+
+        def after_instantiate_classes(self) -> None:
+            ready, folder = self.config_init["fit"], Path(self.trainer.default_root_dir) / "checkpoints"
+            if ready.pop("fresh"):
+                set_aside(folder)
+            elif ready["ckpt_path"] is None and (folder / "last.ckpt").is_file():
+                print(f"audiolm-kit fit: goes on from {folder / 'last.ckpt'} (--fresh starts over)", file=sys.stderr)
+                ready["ckpt_path"] = str(folder / "last.ckpt")
+
+    logging.getLogger("pytorch_lightning.utilities.rank_zero").addFilter(
+        lambda said: ADVERTISEMENT not in str(said.msg)
+    )
+    set_parsing_settings(docstring_parse_attribute_docstrings=True)
+    strict = {"exit_on_error": False}
+    usage = "audiolm-kit fit -c RECIPE.yaml [-c CHANGES.yaml ...] [--KEY VALUE ...] [--fresh]"
+    Fit(
+        LightningModule,
+        LightningDataModule,
+        subclass_mode_model=True,
+        subclass_mode_data=True,
+        auto_configure_optimizers=False,
+        seed_everything_default=0,
+        save_config_kwargs={"overwrite": True},
+        parser_kwargs={"prog": "audiolm-kit", **strict, "fit": {"usage": usage, "description": fit.__doc__, **strict}},
+        args=["fit", *given],
+    )
+
+
+def set_aside(folder: Path) -> None:
+    """Rename a folder to the first free ``NAME.N``; processes of a run beyond the first leave it alone."""
+    if folder.is_dir() and os.environ.get("LOCAL_RANK", "0") == "0":
+        number = next(n for n in range(1, sys.maxsize) if not folder.with_name(f"{folder.name}.{n}").exists())
+        folder.rename(folder.with_name(f"{folder.name}.{number}"))
+
+
+def manifest(source: str, *, output: str, layout: str = "auto", min_seconds: float = 0.05) -> None:
+    """Make a manifest from a folder of recordings, and say which files are left out and why.
+
+    Args:
+        source: A folder of sounds, or a manifest (.jsonl or .jsonl.gz), also one of audiocraft.
+        output: The manifest to write (JSON lines); its paths are relative to it.
+        layout: Where captions and speakers stand; auto looks at the files, and a wrong name lists all layouts.
+        min_seconds: Shorter sounds are left out.
+    """
+    from audiolm_kit.data.manifest import build_manifest
+
+    kept, rejected = build_manifest(source, output, layout, min_seconds)
+    for path, reason in rejected[:MOST_NAMED]:
+        print(f"left out  {path}: {reason}")
+    if len(rejected) > MOST_NAMED:
+        print(f"left out  {len(rejected) - MOST_NAMED} more: see the .rejected.jsonl beside {output}")
+    hours = sum(row.duration for row in kept) / 3600
+    print(f"{output}: {len(kept)} sounds, {hours:.2f} h; {len(rejected)} left out")
+
+
+def tokenize(codec: str, manifest: str, *, output: str, options: TokenizeOptions) -> None:
+    """Encode the recordings of a manifest into token shards; a stopped run goes on where it was.
+
+    Args:
+        codec: The checkpoint folder of a codec.
+        manifest: The manifest of the recordings (JSON lines).
+        output: The folder for the shards.
+    """
+    from audiolm_kit import checkpoint
+    from audiolm_kit.codec.model import NeuralCodec
+    from audiolm_kit.data.tokenize import tokenize as encode
+
+    model = checkpoint.load(NeuralCodec, codec)
+    report = encode(model, checkpoint.fingerprint(model), manifest, output, options)
+    print(f"{report.rows} rows in {report.shards} shards under {output}, {report.skipped} rows skipped")
+
+
+def generate(
+    checkpoint: str,
+    *texts: str,
+    output: str,
+    seconds: float = 5.0,
+    seed: int = 0,
+    device: str = "auto",
+    sampling: Sampling,
+) -> None:
+    """Make a sound for each text, and beside it a JSON file that says how it was made.
+
+    Args:
+        checkpoint: The checkpoint folder.
+        texts: What is to be heard; several texts make several sounds.
+        output: The sound file (.wav, .flac, .ogg, .mp3); several are numbered, and a name without a suffix is a folder.
+        seconds: The length of each sound.
+        seed: The same seed makes the same sound.
+        device: Where to compute: cpu, cuda, or auto for the best there is.
+    """
+    model = opened(checkpoint, device)
+    sounds = model.generate(list(texts), seconds, sampling=sampling, seed=seed)
+    for path, text, sound in zip(numbered(output, len(texts)), texts, sounds, strict=True):
+        keep(path, sound, model.sidecar(text=text, seconds=seconds, sampling=sampling, seed=seed))
+
+
+def continue_(
+    checkpoint: str,
+    prompt: str,
+    *,
+    output: str,
+    seconds: float = 5.0,
+    text: str = "",
+    seed: int = 0,
+    device: str = "auto",
+    sampling: Sampling,
+) -> None:
+    """Continue a recording, and write the whole beside a JSON file that says how it was made.
+
+    Args:
+        checkpoint: The checkpoint folder.
+        prompt: The sound file to continue.
+        output: The sound file to write (.wav, .flac, .ogg, .mp3); it begins with the prompt.
+        seconds: The length of the whole, the prompt included.
+        text: What is to be heard; nothing leaves it to the prompt.
+        seed: The same seed makes the same sound.
+        device: Where to compute: cpu, cuda, or auto for the best there is.
+    """
+    from audiolm_kit import audio
+
+    model = opened(checkpoint, device)
+    [path] = numbered(output, 1)
+    ...
+
+
+def opened(checkpoint: str, device: str) -> AudioGen:
+    """Load a checkpoint folder onto a device."""
+    import torch
+
+    from audiolm_kit.inference.audiogen import AudioGen
+
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    return AudioGen.load(checkpoint, device)
+
+
+def numbered(output: str, count: int) -> list[Path]:
+    """The files to write: one name as it stands, several as NAME-1, NAME-2 ...; a name without a suffix is a folder."""
+    path = Path(output)
+    if path.is_dir() or not path.suffix:
+        return [path / f"{number}.wav" for number in range(1, count + 1)]
+    if count == 1:
+        return [path]
+    return [path.with_name(f"{path.stem}-{number}{path.suffix}") for number in range(1, count + 1)]
+
+
+def doctor(checkpoint: str | None = None) -> int:
+    """Look for what commonly goes wrong with an installation, and with a checkpoint if one is named.
+
+    Args:
+        checkpoint: A checkpoint folder to open and try.
+    """
+    from audiolm_kit.doctor import diagnose, report
+
+    return report(diagnose(checkpoint))
+
+
+class Verb(NamedTuple):
+    """A command: what it runs, and the dataclass whose fields are options of it too."""
+
+    run: Callable[..., int | None]
+    options: str | None = None  # its home and name; `run` gets it as the one parameter of that type
+
+
+VERBS: dict[str, Verb] = {
+    "fit": Verb(fit),
+    "manifest": Verb(manifest),
+    "tokenize": Verb(tokenize, options="data.tokenize.TokenizeOptions"),
+    "generate": Verb(generate, options="lm.sampling.Sampling"),
+    "continue": Verb(continue_, options="lm.sampling.Sampling"),
+    "doctor": Verb(doctor),
+}
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one verb: 0 all well, 2 with one line on stderr for what the user can mend, 130 when interrupted."""
+    given = sys.argv[1:] if argv is None else argv
+    if not given or given[0] in ("-h", "--help"):
+        print(overview())
+        return 0
+    name, *rest = given
+    if name not in VERBS:
+        print(f"audiolm-kit: unknown verb {name!r}, wanted one of: {', '.join(VERBS)}", file=sys.stderr)
+        return 2
+    warnings.formatwarning = lambda message, *_, **__: f"audiolm-kit {name}: {message}\n"
+    try:
+        return run(name, rest) or 0
+    except KeyboardInterrupt:
+        return 130
+    except SystemExit as stop:  # after --help, or Lightning's way out of a Ctrl-C
+        return 130 if isinstance(stop.__context__, KeyboardInterrupt) else int(stop.code or 0)
+    except Exception as error:
+        message = explained(error)
+        if message is None:
+            raise
+        if os.environ.get(DEBUG):
+            traceback.print_exc()
+        print(f"audiolm-kit {name}: {message}", file=sys.stderr)
+        return 2
+
+
+def overview() -> str:
+    """The help of `audiolm-kit` itself: each verb with the claim that its docstring opens with."""
+    verbs = "\n".join(f"  {name:<9} {arguments.first_line(verb.run)}" for name, verb in VERBS.items())
+    return f"""usage: audiolm-kit VERB ...
+
+From recordings to a trained model that makes sound.
+
+{verbs}
+
+`audiolm-kit VERB --help` says more. {DEBUG}=1 shows where an error comes from."""
+
+
+def run(name: str, given: list[str]) -> int | None:
+    """Call a verb with what was typed behind it; `fit` leaves the parsing to Lightning."""
+    function, options = VERBS[name]
+    if function is fit:
+        fit(*given)
+        return None
+    kind = None
+    if options:
+        home, _, name_of_kind = options.rpartition(".")
+        kind = getattr(import_module(f"audiolm_kit.{home}"), name_of_kind)
+    code: int | None = arguments.call(function, given, f"audiolm-kit {name}", kind)
+    return code
+
+
+def explained(error: Exception) -> str | None:
+    """One line for what a user can mend; None for a fault of ours."""
+    text = " ".join(str(error).split())
+    if isinstance(error, OSError) and error.errno == errno.ENOSPC or FULL_DISK.search(text):
+        return f"the disk is full ({text}): free some space, or choose another place"
+    if isinstance(error, (ValueError, ArgumentError)):
+        return arguments.first_cause(str(error))
+    if isinstance(error, OSError):
+        return text
+    if type(error).__name__ == "MisconfigurationException":  # Lightning's own ValueError
+        return text
+    if type(error).__name__ == "OutOfMemoryError":  # torch's, for accelerators
+        return f"the device is out of memory ({text.split('. ')[0]}): make the batch or the model smaller"
+    return None

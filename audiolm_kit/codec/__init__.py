@@ -1,0 +1,1 @@
+"""Waveform [B, C, L] to acoustic codes [B, K, T] and back."""

@@ -1,0 +1,216 @@
+"""Residual vector quantiser with moving-average codebooks that agree across ranks.
+
+van den Oord et al. 2017 (appendix A.1) for the moving averages; Zeghidour et al. 2021 (SoundStream, sections III-C, III-D) for the residual
+stack, the k-means start, the revival of dead codes and quantizer dropout.
+B batch, D width, T frames, K codebooks, V codebook size, N vectors.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from einops import rearrange
+from torch import Tensor, distributed, nn
+from torch.nn import functional as F
+
+
+@dataclass(frozen=True)
+class QuantizerConfig:
+    """Sizes and moving averages of a residual quantiser."""
+
+    num_codebooks: int = 8
+    codebook_size: int = 1024
+    dim: int = 128
+    """The width of the latents."""
+    decay: float = 0.99
+    """Of the codebooks' moving averages, per training step."""
+    kmeans_iterations: int = 10
+    """Of the start on the first batch."""
+    revive_below: float = 0.05
+    """A code chosen less often than this share of the mean code is replaced by a latent of the batch (0: never).
+
+    A share and not a count (EnCodec counts 2 in its batch of 64), so that it holds for every batch size and rank count.
+    """
+
+    def __post_init__(self) -> None:
+        if min(self.num_codebooks, self.codebook_size, self.dim) < 1:
+            raise ValueError(f"a quantiser needs at least 1 codebook, code and dimension, got {self}")
+        if self.codebook_size > 65536:
+            raise ValueError(f"codebook_size is {self.codebook_size}: shards hold 16-bit codes, at most 65536")
+
+
+class Quantized(NamedTuple):
+    """What comes out of the quantiser."""
+
+    latents: Tensor
+    """[B, D, T], the sum of the chosen entries; gradients pass straight through to the input."""
+    codes: Tensor
+    """[B, K, T]."""
+    commitment: Tensor
+    """[], the mean squared distance of each residual to its entry."""
+
+
+class Codebook(nn.Module):
+    """V entries that follow the moving average of the vectors they are chosen for."""
+
+    embed: Tensor
+    embed_sum: Tensor
+    cluster_size: Tensor
+    inited: Tensor
+
+    def __init__(self, config: QuantizerConfig) -> None:
+        super().__init__()
+        self.config = config
+        size, dim = config.codebook_size, config.dim
+        # Before the k-means start the entries are random, so that an untrained codec still has distinct codes.
+        entries = torch.empty(size, dim)
+        nn.init.kaiming_uniform_(entries)
+        self.register_buffer("embed", entries)
+        self.register_buffer("embed_sum", entries.clone())
+        self.register_buffer("cluster_size", torch.ones(size))
+        self.register_buffer("inited", torch.zeros(1))
+
+    def encode(self, vectors: Tensor) -> Tensor:
+        """The nearest entry of each vector, [..., D] -> [...]."""
+        flat = vectors.reshape(-1, vectors.shape[-1])
+        # |x - e|^2 without |x|^2, which is the same for every entry.
+        distances = self.embed.pow(2).sum(1) - 2 * flat @ self.embed.t()
+        return distances.argmin(1).view(vectors.shape[:-1])
+
+    def decode(self, codes: Tensor) -> Tensor:
+        """The entries of codes, [...] -> [..., D]."""
+        return F.embedding(codes, self.embed)
+
+    @torch.no_grad()
+    def learn(self, vectors: Tensor, used: Tensor) -> None:
+        """Begin at the k-means of the first vectors; after that, follow the moving averages.
+
+        Every rank calls it in every step, also with nothing used, so that the collective calls inside meet.
+
+        Args:
+            vectors: [N, D].
+            used: [N], 1 for the vectors to learn from, 0 for those that do not reach this codebook.
+        """
+        if not bool(self.inited):
+            self._start(vectors[used > 0] if bool(used.any()) else vectors)
+        codes, size, decay = self.encode(vectors), self.config.codebook_size, self.config.decay
+        counts = torch.zeros_like(self.cluster_size).index_add_(0, codes, used)
+        sums = torch.zeros_like(self.embed_sum).index_add_(0, codes, vectors * used[:, None])
+        self.cluster_size.mul_(decay).add_(_over_ranks(counts), alpha=1 - decay)
+        self.embed_sum.mul_(decay).add_(_over_ranks(sums), alpha=1 - decay)
+        self._revive(vectors, used)
+        # Laplace smoothing keeps the division finite for codes that nobody chose.
+        total = self.cluster_size.sum()
+        smoothed = (self.cluster_size + 1e-5) / (total + size * 1e-5) * total
+        self.embed.copy_(self.embed_sum / smoothed[:, None])
+
+    def _start(self, vectors: Tensor) -> None:
+        entries, counts = kmeans(vectors, self.config.codebook_size, self.config.kmeans_iterations)
+        self.embed.copy_(_from_rank_0(entries))
+        self.cluster_size.copy_(_from_rank_0(counts))
+        self.embed_sum.copy_(self.embed * self.cluster_size[:, None])
+        self.inited.fill_(1)
+
+    def _revive(self, vectors: Tensor, used: Tensor) -> None:
+        """Give codes that have died out a vector of this batch, drawn on rank 0 for all, and a mean code's weight."""
+        mean = self.cluster_size.mean()
+        dead = self.cluster_size < self.config.revive_below * mean
+        drawn = torch.multinomial(used + 1e-6, self.config.codebook_size, replacement=True)
+        fresh = _from_rank_0(vectors[drawn])
+        self.cluster_size.copy_(torch.where(dead, mean, self.cluster_size))
+        self.embed_sum.copy_(torch.where(dead[:, None], fresh * mean, self.embed_sum))
+
+
+class ResidualQuantizer(nn.Module):
+    """K codebooks in a row, each for what the ones before it left over."""
+
+    def __init__(self, config: QuantizerConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.books = nn.ModuleList(Codebook(config) for _ in range(config.num_codebooks))
+
+    def forward(self, latents: Tensor, num_codebooks: Tensor | None = None) -> Quantized:
+        """Quantise latents [B, D, T]; in training mode the codebooks learn from them.
+
+        Args:
+            num_codebooks: [B], how many codebooks each item uses (quantizer dropout); all K where None. Codes of
+                unused codebooks are still given, but add nothing to the latents, the commitment or the averages.
+        """
+        target = rearrange(latents, "b d t -> b t d").float()
+        residual, quantized = target, torch.zeros_like(target)
+        codes, commitments = [], []
+        for index, book in enumerate(self.books):
+            assert isinstance(book, Codebook)
+            used = self._used(index, num_codebooks, target)
+            if self.training:
+                book.learn(residual.detach().flatten(0, 1), used.expand(-1, target.shape[1]).flatten())
+            chosen = book.encode(residual.detach())
+            entries = book.decode(chosen)
+            commitments.append(((residual - entries).pow(2).mean(-1) * used).sum() / (used.sum().clamp_min(1) * target.shape[1]))
+            quantized = quantized + entries * used[..., None]
+            residual = residual - entries * used[..., None]
+            codes.append(chosen)
+        straight = target + (quantized - target).detach()
+        return Quantized(rearrange(straight, "b t d -> b d t"), torch.stack(codes, 1), torch.stack(commitments).mean())
+
+    @staticmethod
+    def _used(index: int, num_codebooks: Tensor | None, like: Tensor) -> Tensor:
+        """1 for items that use codebook ``index``, else 0, [B, 1]."""
+        if num_codebooks is None:
+            return like.new_ones(len(like), 1)
+        return (num_codebooks > index).to(like)[:, None]
+
+    def encode(self, latents: Tensor, num_codebooks: int | None = None) -> Tensor:
+        """Latents [B, D, T] -> codes [B, K, T]."""
+        residual = rearrange(latents, "b d t -> b t d")
+        codes = []
+        for book in list(self.books)[:num_codebooks]:
+            assert isinstance(book, Codebook)
+            codes.append(book.encode(residual))
+            residual = residual - book.decode(codes[-1])
+        return torch.stack(codes, 1)
+
+    def decode(self, codes: Tensor) -> Tensor:
+        """Codes [B, K', T] of the first K' <= K codebooks -> latents [B, D, T]."""
+        latents = torch.stack([book.decode(codes[:, index]) for index, book in zip(range(codes.shape[1]), self.books)]).sum(0)
+        return rearrange(latents, "b t d -> b d t")
+
+
+def kmeans(vectors: Tensor, num_clusters: int, iterations: int) -> tuple[Tensor, Tensor]:
+    """Lloyd's k-means of [N, D] -> centroids [V, D] and how many vectors each took [V].
+
+    A cluster that loses all its vectors is put onto a random one.
+    """
+    centroids = vectors[_sample(len(vectors), num_clusters, vectors.device)]
+    counts = torch.ones(num_clusters, device=vectors.device)
+    for _ in range(iterations):
+        nearest = (centroids.pow(2).sum(1) - 2 * vectors @ centroids.t()).argmin(1)
+        counts = torch.bincount(nearest, minlength=num_clusters).to(vectors.dtype)
+        sums = torch.zeros_like(centroids).index_add_(0, nearest, vectors)
+        fresh = vectors[_sample(len(vectors), num_clusters, vectors.device)]
+        centroids = torch.where(counts[:, None] > 0, sums / counts[:, None].clamp_min(1), fresh)
+    return centroids, counts
+
+
+def _sample(num: int, size: int, device: torch.device) -> Tensor:
+    """``size`` indices below ``num``, without repeats where that is possible."""
+    if num >= size:
+        return torch.randperm(num, device=device)[:size]
+    return torch.randint(num, (size,), device=device)
+
+
+def _over_ranks(tensor: Tensor) -> Tensor:
+    """The sum over all ranks."""
+    if distributed.is_available() and distributed.is_initialized():
+        distributed.all_reduce(tensor)
+    return tensor
+
+
+def _from_rank_0(tensor: Tensor) -> Tensor:
+    """Rank 0's value, on every rank."""
+    if distributed.is_available() and distributed.is_initialized():
+        tensor = tensor.contiguous()
+        distributed.broadcast(tensor, src=0)
+    return tensor

@@ -1,0 +1,203 @@
+"""SEANet body of the codec: strided convolutions and an LSTM, weight for weight the network of the encodec package.
+
+Letters in shapes: B batch, C audio channels, L samples, T frames, D latent width, W the width inside a layer.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+from einops import rearrange
+from torch import Tensor, nn
+from torch.nn.functional import pad
+from torch.nn.utils.parametrizations import weight_norm
+
+
+@dataclass(frozen=True)
+class SEANetConfig:
+    """Options of `SEANetEncoder` and `SEANetDecoder`; the defaults are EnCodec's 24 kHz model."""
+
+    ratios: tuple[int, ...] = (8, 5, 4, 2)
+    """Upsampling factors of the decoder, from frames to samples; the encoder walks them backwards."""
+    filters: int = 32
+    """Width at the sample rate; it doubles with each ratio."""
+    dim: int = 128
+    """Latent width D."""
+    residual_layers: int = 1
+    """Residual units per ratio."""
+    kernel: int = 7
+    """Of the first convolution of encoder and decoder."""
+    last_kernel: int = 7
+    residual_kernel: int = 3
+    dilation_base: int = 2
+    """Residual unit j of a ratio is dilated by dilation_base ** j."""
+    compress: int = 2
+    """A residual unit is this many times narrower inside."""
+    lstm: int = 2
+    """LSTM layers at the frame rate; 0 leaves them out."""
+    causal: bool = True
+    """Outputs depend on no later sample (but see `pad_mode`), so the codec can stream."""
+    norm: Literal["weight_norm", "time_group_norm"] = "weight_norm"
+    """time_group_norm, of EnCodec's 48 kHz model, averages over all of time and so is not causal."""
+    pad_mode: Literal["reflect", "constant"] = "reflect"
+    """How borders are filled. Mirrored ones read a few frames ahead at the very start, also in a causal network;
+    EnCodec's own models mirror, audiocraft's pad with zeros."""
+    shortcut: Literal["conv", "identity"] = "conv"
+    """What goes round a residual unit: a 1x1 convolution (EnCodec's models) or nothing (audiocraft's)."""
+    trim_right_ratio: float = 1.0
+    """Share of an upsampling layer's overhang that a causal decoder cuts on the right, the rest on the left."""
+    elu_alpha: float = 1.0
+
+    def __post_init__(self) -> None:
+        """Refuse networks that could not keep their promises."""
+        if not self.ratios or min(self.ratios) < 1:
+            raise ValueError(
+                f"seanet ratios are {self.ratios}: give one or more whole numbers from 1 up, such as (8, 5, 4, 2)"
+            )
+        if self.causal and self.norm == "time_group_norm":
+            raise ValueError(
+                "seanet norm time_group_norm looks at all of time: set causal to false, or norm to weight_norm"
+            )
+        if not 0 <= self.trim_right_ratio <= 1 or (self.trim_right_ratio < 1 and not self.causal):
+            raise ValueError(
+                f"trim_right_ratio is {self.trim_right_ratio}, causal is {self.causal}: give 1 (or 0..1 if causal)"
+            )
+        if not 1 <= self.compress <= self.filters:
+            raise ValueError(f"seanet compress is {self.compress}, filters is {self.filters}: give 1..filters")
+
+    @property
+    def hop(self) -> int:
+        """Samples per frame."""
+        return math.prod(self.ratios)
+
+
+class SEANetEncoder(nn.Module):
+    """Waveform to latents: convolutions that shorten and widen, then the LSTM (Defossez et al. 2022, section 3.1)."""
+
+    def __init__(self, config: SEANetConfig, channels: int = 1) -> None:
+        super().__init__()
+        self.config = config
+        width = config.filters
+        layers: list[nn.Module] = [PaddedConv(config, channels, width, config.kernel)]
+        for ratio in reversed(config.ratios):
+            layers += [Residual(config, width, config.dilation_base**j) for j in range(config.residual_layers)]
+            layers += [nn.ELU(config.elu_alpha), PaddedConv(config, width, 2 * width, 2 * ratio, stride=ratio)]
+            width *= 2
+        if config.lstm:
+            layers.append(Recurrence(width, config.lstm))
+        layers += [nn.ELU(config.elu_alpha), PaddedConv(config, width, config.dim, config.last_kernel)]
+        self.layers = nn.Sequential(*layers)
+
+    def forward(self, audio: Tensor) -> Tensor:
+        """[B, C, L] -> [B, D, T] with T = ceil(L / hop)."""
+        return self.layers(audio)
+
+
+class SEANetDecoder(nn.Module):
+    """Latents to waveform: the encoder's mirror image."""
+
+    def __init__(self, config: SEANetConfig, channels: int = 1) -> None:
+        super().__init__()
+        self.config = config
+        width = config.filters * 2 ** len(config.ratios)
+        layers: list[nn.Module] = [PaddedConv(config, config.dim, width, config.kernel)]
+        if config.lstm:
+            layers.append(Recurrence(width, config.lstm))
+        for ratio in config.ratios:
+            layers += [nn.ELU(config.elu_alpha), Upsampling(config, width, width // 2, ratio)]
+            width //= 2
+            layers += [Residual(config, width, config.dilation_base**j) for j in range(config.residual_layers)]
+        layers += [nn.ELU(config.elu_alpha), PaddedConv(config, width, channels, config.last_kernel)]
+        self.layers = nn.Sequential(*layers)
+
+    def forward(self, latents: Tensor) -> Tensor:
+        """[B, D, T] -> [B, C, L] with L = T * hop."""
+        return self.layers(latents)
+
+
+class PaddedConv(nn.Module):
+    """A convolution that pads its input so that L samples give ceil(L / stride) outputs."""
+
+    def __init__(
+        self, config: SEANetConfig, width_in: int, width_out: int, kernel: int, stride: int = 1, dilation: int = 1
+    ) -> None:
+        super().__init__()
+        self.conv, self.norm = normed(nn.Conv1d(width_in, width_out, kernel, stride, dilation=dilation), config)
+        self.stride, self.mode = stride, config.pad_mode
+        overlap = (kernel - 1) * dilation + 1 - stride
+        self.right = 0 if config.causal else overlap // 2
+        self.left = overlap - self.right
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, W, L] -> [B, W', ceil(L / stride)]."""
+        fill_last_window = -x.shape[-1] % self.stride
+        return self.norm(self.conv(padded(x, self.left, self.right + fill_last_window, self.mode)))
+
+
+class Upsampling(nn.Module):
+    """A transposed convolution over two strides, cut to exactly ``ratio`` outputs per input."""
+
+    def __init__(self, config: SEANetConfig, width_in: int, width_out: int, ratio: int) -> None:
+        super().__init__()
+        self.upsample, self.norm = normed(nn.ConvTranspose1d(width_in, width_out, 2 * ratio, ratio), config)
+        self.right = math.ceil(ratio * config.trim_right_ratio) if config.causal else ratio // 2
+        self.left = ratio - self.right
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, W, T] -> [B, W', T * ratio]."""
+        # Normalised before the cut: group norm's statistics count the overhang too, as in the published weights.
+        y = self.norm(self.upsample(x))
+        return y[..., self.left : y.shape[-1] - self.right]
+
+
+class Residual(nn.Module):
+    """A dilated and a pointwise convolution, beside a shortcut."""
+
+    def __init__(self, config: SEANetConfig, width: int, dilation: int) -> None:
+        super().__init__()
+        narrow = width // config.compress
+        self.block = nn.Sequential(
+            nn.ELU(config.elu_alpha),
+            PaddedConv(config, width, narrow, config.residual_kernel, dilation=dilation),
+            nn.ELU(config.elu_alpha),
+            PaddedConv(config, narrow, width, 1),
+        )
+        self.shortcut = nn.Identity() if config.shortcut == "identity" else PaddedConv(config, width, width, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, W, L] -> [B, W, L]."""
+        return self.shortcut(x) + self.block(x)
+
+
+class Recurrence(nn.Module):
+    """LSTM over time, added to its own input."""
+
+    def __init__(self, width: int, num_layers: int) -> None:
+        super().__init__()
+        self.lstm = nn.LSTM(width, width, num_layers)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, W, T] -> [B, W, T]."""
+        y = self.lstm(rearrange(x, "b w t -> t b w"))[0]
+        return x + rearrange(y, "t b w -> b w t")
+
+
+def normed(conv: nn.Conv1d | nn.ConvTranspose1d, config: SEANetConfig) -> tuple[nn.Module, nn.Module]:
+    """The convolution and what follows it: weight norm lies on the weights, group norm behind them."""
+    if config.norm == "time_group_norm":
+        return conv, nn.GroupNorm(1, conv.out_channels)
+    return weight_norm(conv), nn.Identity()
+
+
+def padded(x: Tensor, left: int, right: int, mode: str) -> Tensor:
+    """[B, W, L] -> [B, W, left + L + right], mirrored or with zeros.
+
+    A sound too short to be mirrored that far is lengthened by zeros first, as encodec does.
+    """
+    if mode == "constant":
+        return pad(x, (left, right))
+    missing = max(0, max(left, right) + 1 - x.shape[-1])
+    mirrored = pad(pad(x, (0, missing)), (left, right), mode)
+    return mirrored[..., : mirrored.shape[-1] - missing]

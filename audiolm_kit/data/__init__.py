@@ -1,0 +1,1 @@
+"""Datasets: manifests of sounds, shards of codes, and what feeds them to training."""

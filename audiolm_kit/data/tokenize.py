@@ -1,0 +1,273 @@
+"""Manifest to token shards: each finished shard is a file, so a killed run goes on where it was.
+
+B batch, C channels, L samples, K codebooks, T frames.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import shutil
+import sys
+import time
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from audiolm_kit import audio as sounds
+from audiolm_kit.checkpoint import read_json, replacing, write_json
+from audiolm_kit.data.augment import draw_variation, pad_end, vary
+from audiolm_kit.data.manifest import Row, read_manifest
+from audiolm_kit.data.shards import Part, Skipped, TokenFormat, TokenRow, part_path, read_part, write_part
+from audiolm_kit.protocols import AudioTokenizer
+
+PLAN = "tokens.json"
+SKIPPED = "skipped.jsonl"
+HELD_SAMPLES = 2**26  # a shard's clips are gathered by length, yet no more than 256 MB of them at once
+
+
+@dataclass(frozen=True)
+class TokenizeOptions:
+    """How recordings become rows of codes."""
+
+    split: str | None = None
+    """Only rows of this split; None takes all."""
+    batch_size: int = 16
+    """Clips of equal length that are encoded at once."""
+    variants: int = 1
+    """Rows per clip: the clip itself, then seeded mild variations of it."""
+    pad: float = 0.0
+    """Clips get trailing silence up to this many seconds before they are encoded, so that a model learns to end."""
+    rows_per_shard: int = 1024
+    device: str = "cpu"
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("batch_size", "variants", "rows_per_shard"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}, wanted at least 1")
+        if not (math.isfinite(self.pad) and self.pad >= 0):
+            raise ValueError(f"pad is {self.pad}, wanted seconds of at least 0")
+
+
+class TokenizeReport(NamedTuple):
+    """What a run of ``tokenize`` leaves in its folder."""
+
+    rows: int
+    """Rows in all shards, also those of earlier runs."""
+    shards: int
+    skipped: int
+    """Rows left out; ``skipped.jsonl`` says why."""
+    seconds: float
+    """Wall time of this run."""
+
+
+class _Job(NamedTuple):
+    """One row to be: which clip, which variation of it."""
+
+    number: int
+    row: Row
+    variant: int
+
+
+class _Clip(NamedTuple):
+    """A job's waveform, ready for the codec."""
+
+    job: _Job
+    audio: Tensor  # [C, L], whole frames
+    seconds: float  # before padding
+
+
+def tokenize(
+    codec: AudioTokenizer,
+    fingerprint: str,
+    manifest: str | Path,
+    output: str | Path,
+    options: TokenizeOptions = TokenizeOptions(),
+) -> TokenizeReport:
+    """Encode a manifest's clips into the shards of ``output``; finished shards of an earlier run are kept.
+
+    Args:
+        codec: what encodes; a module is put into evaluation mode on ``options.device``.
+        fingerprint: names the codec in every shard, so that no model trains on another's codes.
+
+    Raises:
+        ValueError: ``output`` was begun with another manifest, codec or options, or the manifest has no rows.
+    """
+    began = time.perf_counter()
+    rows = read_manifest(manifest, options.split)
+    if not rows:
+        wanted = "rows" if options.split is None else f"rows of split {options.split!r}"
+        raise ValueError(f"{manifest} has no {wanted}: nothing to tokenize")
+    output, root = Path(output), Path(manifest).resolve().parent
+    token_format = TokenFormat(
+        fingerprint, codec.num_codebooks, codec.codebook_size, codec.frame_rate, codec.sample_rate
+    )
+    _begin(output, _plan(rows, root, token_format, options))
+    if isinstance(codec, nn.Module):
+        codec.eval().to(options.device)
+    jobs = [_Job(number, row, variant) for number, row in enumerate(rows) for variant in range(options.variants)]
+    groups = [jobs[first : first + options.rows_per_shard] for first in range(0, len(jobs), options.rows_per_shard)]
+    with tqdm(total=len(jobs), unit="clip", desc="tokenize", disable=not sys.stderr.isatty()) as progress:
+        for number, group in enumerate(groups):
+            if _is_done(output, Part(number, len(groups)), token_format):
+                progress.update(len(group))
+                continue
+            written, skipped = _encode_group(codec, _watched(group, progress), root, options)
+            write_part(output, Part(number, len(groups), tuple(skipped)), written, token_format)
+    return _finish(output, len(groups), began)
+
+
+# --- resuming ---------------------------------------------------------------------------------------------------------
+
+
+def _plan(rows: list[Row], root: Path, token_format: TokenFormat, options: TokenizeOptions) -> dict[str, Any]:
+    """Everything that decides what the shards will hold, small enough to keep beside them."""
+    digest = hashlib.sha256()
+    for row in rows:
+        what = (_relative(row.path, root), row.start, row.duration, row.caption, row.speaker, row.label, row.split)
+        digest.update(json.dumps(what).encode())
+    chosen = {name: value for name, value in asdict(options).items() if name not in ("batch_size", "device")}
+    return {
+        "format": 1,
+        "manifest": digest.hexdigest()[:16],
+        "codec": token_format.fingerprint,
+        "options": chosen,
+        "rows": len(rows),
+    }
+
+
+def _begin(output: Path, plan: dict[str, Any]) -> None:
+    """Take the folder for this plan, or go on with it; a folder of another plan is refused."""
+    output.mkdir(parents=True, exist_ok=True)
+    for leftover in output.glob(".part-*"):  # what a killed run was writing
+        shutil.rmtree(leftover, ignore_errors=True)
+    if not (output / PLAN).exists():
+        if any(output.glob("part-*.parquet")):
+            raise ValueError(f"{output} holds shards but no {PLAN}: give another output folder, or delete this one")
+        write_json(output / PLAN, plan)
+        return
+    begun = read_json(output / PLAN)
+    for name, wanted in plan.items():
+        if begun.get(name) != wanted:
+            raise ValueError(
+                f"{output} was begun with {name} {begun.get(name)}, now it is {wanted}: "
+                "give another output folder, or delete this one"
+            )
+
+
+def _is_done(output: Path, wanted: Part, token_format: TokenFormat) -> bool:
+    """Whether a whole part of this plan stands there already."""
+    path = part_path(output, wanted.number)
+    if not path.exists():
+        return False
+    found_format, found, _ = read_part(path)
+    return found_format == token_format and found[:2] == wanted[:2]
+
+
+def _watched(jobs: list[_Job], progress: tqdm[Any]) -> Iterator[_Job]:
+    """The jobs, each counted once it has been taken."""
+    for job in jobs:
+        yield job
+        progress.update(1)
+
+
+def _finish(output: Path, total: int, began: float) -> TokenizeReport:
+    """Gather what the parts say about themselves into the report and ``skipped.jsonl``."""
+    rows = 0
+    skipped: list[Skipped] = []
+    for number in range(total):
+        _, part, num_rows = read_part(part_path(output, number))
+        rows += num_rows
+        skipped += part.skipped
+    if skipped:
+        with replacing(output / SKIPPED) as draft:
+            draft.write_text(
+                "".join(json.dumps(each._asdict(), ensure_ascii=False) + "\n" for each in skipped), encoding="utf-8"
+            )
+    return TokenizeReport(rows, total, len(skipped), time.perf_counter() - began)
+
+
+# --- encoding ---------------------------------------------------------------------------------------------------------
+
+
+def _encode_group(
+    codec: AudioTokenizer, jobs: Iterable[_Job], root: Path, options: TokenizeOptions
+) -> tuple[list[TokenRow], list[Skipped]]:
+    """The rows of one shard in the order of its jobs, and the clips that gave none."""
+    rows: list[TokenRow] = []
+    skipped: list[Skipped] = []
+    clips: list[_Clip] = []
+    for job in jobs:
+        try:
+            clips.append(_prepare(codec, job, options))
+        except (OSError, ValueError) as error:
+            skipped.append(Skipped(_relative(job.row.path, root), str(error).replace("\n", " ")))
+        if sum(clip.audio.numel() for clip in clips) > HELD_SAMPLES:
+            rows += _encode(codec, clips, root, options)
+            clips = []
+    return rows + _encode(codec, clips, root, options), skipped
+
+
+def _encode(codec: AudioTokenizer, clips: list[_Clip], root: Path, options: TokenizeOptions) -> list[TokenRow]:
+    """The rows of clips, in their order, though they are encoded by length."""
+    codes: dict[int, Tensor] = {}
+    for batch in _equal_lengths(clips, options.batch_size):
+        audio = torch.stack([clips[place].audio for place in batch]).to(options.device)
+        with torch.no_grad():
+            codes.update(zip(batch, codec.encode(audio).cpu(), strict=True))
+    return [_row(clip, codes[place], root) for place, clip in enumerate(clips)]
+
+
+def _prepare(codec: AudioTokenizer, job: _Job, options: TokenizeOptions) -> _Clip:
+    """Read, fit, vary and pad one clip.
+
+    It ends on a whole frame, so clips of equally many frames make a batch without padding each other: a padded batch
+    would change the codes of the short ones.
+    """
+    row = job.row
+    sound = sounds.fit(sounds.read(row.path, row.start, row.duration), codec.sample_rate, codec.channels)
+    sounds.checked(sound.samples, row.path)
+    frame = round(codec.sample_rate / codec.frame_rate)
+    sound = vary(sound, draw_variation(options.seed, job.number, job.variant, codec.sample_rate, frame))
+    length = max(sound.samples.shape[1], round(options.pad * codec.sample_rate))
+    return _Clip(
+        job, pad_end(sound.samples, math.ceil(length / frame) * frame), sound.samples.shape[1] / codec.sample_rate
+    )
+
+
+def _equal_lengths(clips: list[_Clip], batch_size: int) -> Iterator[list[int]]:
+    """The places of clips in batches whose clips are all equally long."""
+    by_length: defaultdict[int, list[int]] = defaultdict(list)
+    for place, clip in enumerate(clips):
+        by_length[clip.audio.shape[1]].append(place)
+    for places in by_length.values():
+        yield from (places[first : first + batch_size] for first in range(0, len(places), batch_size))
+
+
+def _row(clip: _Clip, codes: Tensor, root: Path) -> TokenRow:
+    row = clip.job.row
+    return TokenRow(
+        codes=codes.long(),
+        text=row.caption or "",
+        path=_relative(row.path, root),
+        variant=clip.job.variant,
+        start=row.start,
+        seconds=clip.seconds,
+        speaker=row.speaker or "",
+        label=row.label or "",
+        split=row.split or "",
+    )
+
+
+def _relative(path: str | Path, root: Path) -> str:
+    """The path as the manifest says it, so that shards name no machine's folders; outside it, in full."""
+    path = Path(path)
+    return path.relative_to(root).as_posix() if path.is_relative_to(root) else path.as_posix()

@@ -1,0 +1,1 @@
+"""Roof two: sound out."""

@@ -1,0 +1,1 @@
+"""Token language models: codes -> codes."""

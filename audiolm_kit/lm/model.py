@@ -1,0 +1,185 @@
+"""StreamLM: K streams of codes, a context to attend to, a prefix to stand on.
+
+Shapes: B batch, K codebooks, T frames, S steps, V codebook size, D width; the prefix has its own K and T.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from torch import Tensor, nn
+
+from audiolm_kit.conditioning import Context, SmallTextEncoder, TextConfig, TextInput
+from audiolm_kit.lm.pattern import Pattern, PatternName
+from audiolm_kit.transformer import KVCache, Transformer, TransformerConfig
+
+
+@dataclass(frozen=True)
+class Prefix:
+    """Codes of an earlier stage that stand in front, one a step (AudioLM, arXiv:2209.03143, section III-C)."""
+
+    num_codebooks: int = 0
+    """0: no prefix."""
+    codebook_size: int = 1024
+
+    def __post_init__(self) -> None:
+        if self.num_codebooks < 0 or self.codebook_size < 1:
+            raise ValueError(f"prefix is {self.num_codebooks} codebooks of {self.codebook_size}: give positive numbers")
+
+
+@dataclass(frozen=True)
+class LMConfig:
+    """A token language model: AudioGen's, MusicGen's, or one stage of AudioLM."""
+
+    num_codebooks: int = 4
+    codebook_size: int = 1024
+    pattern: PatternName = "delay"
+    """How the codebooks are laid out in time."""
+    transformer: TransformerConfig = TransformerConfig()
+    text: TextConfig = TextConfig()
+    """How captions are read; needs transformer.cross_attention."""
+    prefix: Prefix = Prefix()
+
+    def __post_init__(self) -> None:
+        if self.num_codebooks < 1 or self.codebook_size < 1:
+            raise ValueError(f"model of {self.num_codebooks} codebooks of {self.codebook_size}: give positive numbers")
+        Pattern.named(self.pattern, self.num_codebooks)
+        if not self.transformer.causal:
+            raise ValueError("a language model must not see the future: set transformer causal to true")
+        if self.text.kind != "none" and not self.transformer.cross_attention:
+            raise ValueError(f"text kind is {self.text.kind!r}: set transformer cross_attention to true")
+
+
+class StreamLM(nn.Module):
+    """The model and all its trained weights, those that read captions among them.
+
+    The model reads a *sequence*: step 0 is all special codes (V), step s + 1 holds step s of the pattern. From step s
+    it predicts step s + 1 (MusicGen, arXiv:2306.05284, section 2.2).
+    """
+
+    def __init__(self, config: LMConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.pattern = Pattern.named(config.pattern, config.num_codebooks)
+        dim = config.transformer.dim
+        self.embedding = nn.Embedding(config.num_codebooks * (config.codebook_size + 1), dim)
+        self.transformer = Transformer(config.transformer)
+        self.heads = nn.Linear(dim, config.num_codebooks * config.codebook_size, bias=False)
+        if config.prefix.num_codebooks:
+            self.prefix_embedding = nn.Embedding(config.prefix.num_codebooks * config.prefix.codebook_size, dim)
+        if config.text.kind == "small":
+            self.text_encoder = SmallTextEncoder(config.text)
+        if config.text.kind != "none":
+            self.text_projection = nn.Linear(config.text.dim, dim)
+        self._initialise()
+
+    @property
+    def special(self) -> int:
+        """The code that stands where no code does: V."""
+        return self.config.codebook_size
+
+    def forward(self, codes: Tensor, context: Context | None = None, prefix: Tensor | None = None) -> Tensor:
+        """Teacher forcing: codes ``[B, K, T] -> `` logits ``[B, K, T, V]``, each given all codes that come before it.
+
+        Args:
+            codes: From 0 to V - 1.
+            context: Of ``condition``; None is the null context.
+            prefix: Codes ``[B, K, T]`` of the earlier stage, if the model has one.
+        """
+        num_frames = codes.shape[-1]
+        sequence = F.pad(self.pattern.apply(codes, self.special), (1, -1), value=self.special)
+        states = self.read(sequence, context, prefix)
+        # The states of each code, and then the heads: with flatten only one stream of a step is ever asked for.
+        streams = states[:, None].expand(-1, self.config.num_codebooks, -1, -1)
+        states = self.pattern.revert(streams, num_frames)
+        weight = rearrange(self.heads.weight, "(k v) d -> k v d", k=self.config.num_codebooks)
+        return torch.einsum("b k t d, k v d -> b k t v", states, weight)
+
+    def step_logits(
+        self,
+        sequence: Tensor,
+        context: Context | None = None,
+        prefix: Tensor | None = None,
+        cache: KVCache | None = None,
+    ) -> Tensor:
+        """Sequence ``[B, K, S] -> [B, K, S, V]``, logits of the step after each; see ``read``."""
+        return self.predict(self.read(sequence, context, prefix, cache))
+
+    def read(
+        self,
+        sequence: Tensor,
+        context: Context | None = None,
+        prefix: Tensor | None = None,
+        cache: KVCache | None = None,
+    ) -> Tensor:
+        """Sequence ``[B, K, S] -> `` states ``[B, S, D]``.
+
+        With a cache (``new_cache``) these are the next S steps, and context and prefix are read in the first call only.
+        """
+        offsets = torch.arange(self.config.num_codebooks, device=sequence.device) * (self.config.codebook_size + 1)
+        x = self.embedding(sequence + offsets[:, None]).sum(dim=1)
+        if cache is None or cache.length == 0:
+            x = torch.cat([*self._embed_prefix(prefix), x], dim=1)
+        states: Tensor = self.transformer(x, context, cache)
+        return states[:, -sequence.shape[-1] :]
+
+    def predict(self, states: Tensor) -> Tensor:
+        """States ``[B, S, D] -> `` logits ``[B, K, S, V]``."""
+        logits: Tensor = rearrange(self.heads(states), "b s (k v) -> b k s v", k=self.config.num_codebooks)
+        return logits
+
+    def new_cache(self, batch: int, num_frames: int, prefix: Tensor | None = None) -> KVCache:
+        """Return an empty cache for ``batch`` rows of a prefix and ``num_frames`` frames."""
+        in_front = 0 if prefix is None else prefix.shape[1] * prefix.shape[2]
+        return self.transformer.new_cache(batch, in_front + 1 + self.pattern.num_steps(num_frames))
+
+    def condition(self, text: TextInput) -> Context:
+        """Captions of a ``TextConditioner`` -> the context to attend to; an empty caption is the null context."""
+        if self.config.text.kind == "none":
+            raise ValueError("this model was made without captions (text kind none): leave the text out")
+        states = text.content
+        if self.config.text.kind == "small":
+            states = self.text_encoder(states, text.mask)
+        states = self.text_projection(states.to(self.text_projection.weight.dtype))
+        return Context(states * text.mask[..., None], text.mask)
+
+    def _embed_prefix(self, prefix: Tensor | None) -> list[Tensor]:
+        """``[B, K, T] -> [[B, K * T, D]]``, frame by frame; nothing for a model without prefix."""
+        config = self.config.prefix
+        if prefix is None and not config.num_codebooks:
+            return []
+        if prefix is None or prefix.shape[1] != config.num_codebooks:
+            given = "none" if prefix is None else f"one of {prefix.shape[1]} codebooks"
+            raise ValueError(f"the model stands on a prefix of {config.num_codebooks} codebooks, got {given}")
+        offsets = torch.arange(config.num_codebooks, device=prefix.device) * config.codebook_size
+        x: Tensor = self.prefix_embedding(rearrange(prefix + offsets[:, None], "b k t -> b (t k)"))
+        return [x]
+
+    def _initialise(self) -> None:
+        """Of the transformer's own deviation, whose reasons are told there."""
+        deviation = math.sqrt(2 / (5 * self.config.transformer.dim))
+        for name, weight in self.named_parameters():
+            if name in ("embedding.weight", "prefix_embedding.weight", "heads.weight"):
+                nn.init.normal_(weight, std=deviation)
+
+
+def codebook_losses(logits: Tensor, codes: Tensor, mask: Tensor) -> Tensor:
+    """Cross-entropy of each codebook in nats, mean over the frames of its mask: ``[K]``.
+
+    Args:
+        logits: ``[B, K, T, V]``.
+        codes: ``[B, K, T]``, from 0 to V - 1 also where masked.
+        mask: ``[B, T]`` or ``[B, K, T]``, True at frames that count.
+    """
+    entropy = F.cross_entropy(logits.flatten(0, 2).float(), codes.flatten(), reduction="none").view(codes.shape)
+    weights = (mask if mask.dim() == 3 else mask[:, None]).expand(codes.shape).to(entropy.dtype)
+    return (entropy * weights).sum(dim=(0, 2)) / weights.sum(dim=(0, 2)).clamp(min=1)
+
+
+def loss(logits: Tensor, codes: Tensor, mask: Tensor) -> Tensor:
+    """Mean of ``codebook_losses`` over codebooks: a scalar."""
+    return codebook_losses(logits, codes, mask).mean()

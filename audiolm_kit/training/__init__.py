@@ -1,0 +1,1 @@
+"""Roof one: Lightning tasks, all of one shape."""

@@ -1,0 +1,150 @@
+"""CodecTask: trains a NeuralCodec by spectral distance, a discriminator, and a balancer between them.
+
+B batch, C channels, L samples, K codebooks, T frames.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from pytorch_lightning.cli import LRSchedulerCallable, OptimizerCallable
+from torch import Tensor
+
+from audiolm_kit import checkpoint
+from audiolm_kit.codec.discriminator import DiscriminatorConfig, MultiScaleSTFTDiscriminator
+from audiolm_kit.codec.losses import Balancer, MelLoss, feature_matching, hinge_discriminator, hinge_generator
+from audiolm_kit.codec.model import CodecConfig, NeuralCodec
+from audiolm_kit.data.modules import SoundBatch
+from audiolm_kit.training.task import Task
+
+DEFAULT_WEIGHTS = {"mel": 2.0, "wave": 0.1, "adversarial": 4.0, "feature": 4.0}
+
+
+class CodecTask(Task):
+    """A codec learns to rebuild sound from codes.
+
+    One batch is one step: the discriminator's own steps are not counted by the trainer.
+
+    Args:
+        codec: the architecture.
+        discriminator: the judge's architecture; its ``channels`` must be the codec's.
+        loss_weights: shares of the gradient by loss name, ``mel wave adversarial feature`` (see ``losses.Balancer``).
+        commitment_weight: of the distance between latents and codebook entries, outside the balancer.
+        optimizer: for the codec and, made a second time, for the discriminator.
+        scheduler: of both learning rates, moved on once a step.
+        quantize_from: the step at which the codebooks start; before it the body learns unquantised. A body quantised from
+            its first step tends to collapse to a mean spectrum.
+        adversarial_from: the step at which the discriminator starts (-1: never).
+        quantizer_dropout: share of the items that use a random number of codebooks, so that one codec serves several bitrates.
+        fft_sizes: windows of the mel distance, in samples.
+        clip: largest norm of the codec's gradient (0: no limit).
+    """
+
+    def __init__(
+        self,
+        codec: CodecConfig,
+        discriminator: DiscriminatorConfig = DiscriminatorConfig(),  # noqa: B008  frozen
+        loss_weights: dict[str, float] = DEFAULT_WEIGHTS,
+        commitment_weight: float = 0.25,
+        optimizer: OptimizerCallable = torch.optim.AdamW,
+        scheduler: LRSchedulerCallable = torch.optim.lr_scheduler.ConstantLR,
+        quantize_from: int = 500,
+        adversarial_from: int = -1,
+        quantizer_dropout: float = 0.5,
+        fft_sizes: tuple[int, ...] = (64, 128, 256, 512, 1024, 2048),
+        clip: float = 1.0,
+        export: str = "",
+        export_every: int = 0,
+    ) -> None:
+        super().__init__(export, export_every)
+        if discriminator.channels != codec.channels:
+            raise ValueError(f"discriminator.channels is {discriminator.channels}, the codec has {codec.channels}: set both alike")
+        if set(loss_weights) != set(DEFAULT_WEIGHTS):
+            raise ValueError(f"loss_weights names {sorted(loss_weights)}, wanted {sorted(DEFAULT_WEIGHTS)}")
+        self.automatic_optimization = False  # two optimizers, and the gradient starts at the decoder's output
+        self.codec = NeuralCodec(codec)
+        self.discriminator = MultiScaleSTFTDiscriminator(discriminator)
+        self.mel_loss = MelLoss(codec.sample_rate, fft_sizes)
+        self.balancer = Balancer(dict(loss_weights))
+        self.commitment_weight, self.clip = commitment_weight, clip
+        self.make_optimizer, self.make_scheduler = optimizer, scheduler
+        self.quantize_from, self.adversarial_from, self.quantizer_dropout = quantize_from, adversarial_from, quantizer_dropout
+
+    def training_step(self, batch: SoundBatch, batch_idx: int) -> None:
+        """One step of the discriminator, once it has started, and one of the codec."""
+        real = batch.audio
+        quantize = self.batches_seen >= self.quantize_from
+        made = self.codec(real, self._num_codebooks(len(real)) if quantize else None, quantize)
+        adversarial = 0 <= self.adversarial_from <= self.batches_seen
+        if adversarial:
+            self._discriminator_step(made.audio.detach(), real)
+        losses = self._losses(made.audio, real, adversarial)
+        self._codec_step(made.audio, losses, made.commitment)
+        self.log_dict({f"train/{name}": loss for name, loss in losses.items()}, prog_bar=True)
+        self.log("train/commitment", made.commitment)
+        self.count_batch()
+
+    def validation_step(self, batch: SoundBatch, batch_idx: int) -> None:
+        """Mel distance of the reconstruction with all codebooks, and with half of them."""
+        half = torch.full((len(batch.audio),), max(1, self.codec.num_codebooks // 2), device=self.device)
+        quantize = self.batches_seen >= self.quantize_from
+        for name, number in (("mel", None), ("mel_half", half)):
+            made = self.codec(batch.audio, number, quantize)
+            self.log(f"valid/{name}", self.mel_loss(made.audio, batch.audio), batch_size=len(batch.audio), prog_bar=True, sync_dist=True)
+        used = torch.stack([codes.unique().numel() / torch.tensor(self.codec.codebook_size) for codes in made.codes.unbind(1)])
+        self.log("valid/codes_used", used.mean(), batch_size=len(batch.audio), sync_dist=True)
+
+    def _losses(self, made: Tensor, real: Tensor, adversarial: bool) -> dict[str, Tensor]:
+        """The losses by name, each a function of the decoder's output."""
+        losses = {"mel": self.mel_loss(made, real), "wave": torch.nn.functional.l1_loss(made, real)}
+        if adversarial:
+            judged, truth = self.discriminator(made), self.discriminator(real)
+            losses |= {"adversarial": hinge_generator(judged), "feature": feature_matching(judged, truth)}
+        return losses
+
+    def _discriminator_step(self, made: Tensor, real: Tensor) -> None:
+        # The plain optimizer: Lightning would count its steps as steps of the trainer.
+        optimizer = self.optimizers(use_pl_optimizer=False)[1]
+        loss = hinge_discriminator(self.discriminator(made), self.discriminator(real))
+        optimizer.zero_grad()
+        self.manual_backward(loss)
+        optimizer.step()
+        self.lr_schedulers()[1].step()
+        self.log("train/discriminator", loss)
+
+    def _codec_step(self, made: Tensor, losses: dict[str, Tensor], commitment: Tensor) -> None:
+        optimizer = self.optimizers()[0]
+        gradient = self.balancer.gradient(losses, made)
+        optimizer.zero_grad()
+        # Its derivative at the output is the balanced gradient.
+        self.manual_backward((made * gradient).sum() + self.commitment_weight * commitment)
+        if self.clip:
+            self.clip_gradients(optimizer, gradient_clip_val=self.clip, gradient_clip_algorithm="norm")
+        optimizer.step()
+        self.lr_schedulers()[0].step()
+
+    def _num_codebooks(self, batch: int) -> Tensor:
+        """How many codebooks each item uses: all, or for a share of the items a random number."""
+        most = self.codec.num_codebooks
+        drawn = torch.randint(1, most + 1, (batch,), device=self.device)
+        return torch.where(torch.rand(batch, device=self.device) < self.quantizer_dropout, drawn, most)
+
+    def configure_optimizers(self) -> tuple[list[Any], list[Any]]:
+        """One optimizer and one schedule for the codec, one of each for the discriminator."""
+        optimizers = [self.make_optimizer(part.parameters()) for part in (self.codec, self.discriminator)]
+        return optimizers, [self.make_scheduler(optimizer) for optimizer in optimizers]
+
+    def save_checkpoint_folder(self, folder: str) -> None:
+        """Write the codec alone: nobody needs the discriminator to encode."""
+        checkpoint.save(self.codec, folder)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep the balancer's averages too."""
+        super().on_save_checkpoint(checkpoint)
+        checkpoint["balancer"] = self.balancer.state()
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Go on from them."""
+        super().on_load_checkpoint(checkpoint)
+        self.balancer.restore(checkpoint["balancer"])

@@ -1,0 +1,186 @@
+"""LMTask: trains a StreamLM on token shards, captions and all, and exports it with its codec as an AudioGen checkpoint.
+
+B batch, K codebooks, T frames, V codebook size.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import torch
+from pytorch_lightning.cli import LRSchedulerCallable, OptimizerCallable
+from pytorch_lightning.utilities.types import OptimizerLRScheduler
+from torch import Tensor
+
+from audiolm_kit import checkpoint
+from audiolm_kit.codec.model import NeuralCodec
+from audiolm_kit.conditioning import Context, TextConditioner, drop
+from audiolm_kit.data.modules import TokenBatch, TokenData
+from audiolm_kit.data.shards import TokenFormat
+from audiolm_kit.lm.model import LMConfig, StreamLM, codebook_losses
+from audiolm_kit.text import Vocabulary, train
+from audiolm_kit.training.optim import WarmupConstant, parameter_groups
+from audiolm_kit.training.task import Task
+
+KIND = "AudioGen"
+TEXT_MODEL = "text.model"
+
+
+class LMTask(Task):
+    """A language model learns the codes of a codec, given their captions.
+
+    Args:
+        lm: the architecture; its ``num_codebooks`` and ``codebook_size`` must be the codec's. With ``text.kind`` small,
+            a vocabulary of ``text.pieces`` pieces is trained on the captions of the training shards.
+        codec: folder of the codec checkpoint that made the shards; it becomes part of the exported checkpoint.
+        context_dropout: share of the items that are learned without their caption, for guidance.
+        optimizer: for all weights; its weight decay leaves norms, embeddings and biases alone.
+        scheduler: of the learning rate, moved on once a step.
+    """
+
+    def __init__(
+        self,
+        lm: LMConfig,
+        codec: str,
+        context_dropout: float = 0.1,
+        optimizer: OptimizerCallable = torch.optim.AdamW,
+        scheduler: LRSchedulerCallable = WarmupConstant,
+        export: str = "",
+        export_every: int = 0,
+    ) -> None:
+        super().__init__(export, export_every)
+        if not 0 <= context_dropout <= 1:
+            raise ValueError(f"context_dropout is {context_dropout}, wanted a share from 0 to 1")
+        self.lm = StreamLM(lm)
+        self.context_dropout = context_dropout
+        self.make_optimizer, self.make_scheduler = optimizer, scheduler
+        self.codec_folder = codec
+        # In a tuple: neither trained nor moved nor saved with the run, yet safe from changes to its folder meanwhile.
+        self._codec: tuple[NeuralCodec] | None = None
+        self.conditioner: TextConditioner | None = None
+
+    # --- what must agree ----------------------------------------------------------------------------------------------
+
+    def setup(self, stage: str) -> None:
+        """Check codec, shards and model against each other, and ready what reads the captions."""
+        data = getattr(self.trainer, "datamodule", None)
+        if not isinstance(data, TokenData):
+            raise ValueError(
+                f"LMTask learns codes, got data of {type(data).__name__}: "
+                "set data to audiolm_kit.data.modules.TokenData"
+            )
+        if self.export:
+            _check_export(Path(self.export))
+        codec = checkpoint.load(NeuralCodec, self.codec_folder)
+        self._check(codec, data.format)
+        self._codec = (codec,)
+        text = self.lm.config.text
+        if text.kind == "small" and self.conditioner is None:
+            self.conditioner = TextConditioner(text, self._vocabulary(data.texts))
+        elif text.kind == "t5" and self.conditioner is None:
+            self.conditioner = TextConditioner(text)
+
+    def _check(self, codec: NeuralCodec, shards: TokenFormat) -> None:
+        fingerprint = checkpoint.fingerprint(codec)
+        if fingerprint != shards.fingerprint:
+            raise ValueError(
+                f"the shards were made by codec {shards.fingerprint}, but {self.codec_folder} is codec {fingerprint}: "
+                "tokenize with this codec, or give the folder of the other"
+            )
+        config = self.lm.config
+        if (config.num_codebooks, config.codebook_size) != (shards.num_codebooks, shards.codebook_size):
+            raise ValueError(
+                f"the model is for {config.num_codebooks} codebooks of {config.codebook_size}, the shards hold "
+                f"{shards.num_codebooks} of {shards.codebook_size}: set lm.num_codebooks and lm.codebook_size to those"
+            )
+
+    def _vocabulary(self, texts: list[str]) -> Vocabulary:
+        """The vocabulary of these captions: trained once, on the first rank, kept in the run's folder by their hash."""
+        size = self.lm.config.text.pieces
+        digest = hashlib.sha256("\n".join([str(size), *sorted(set(texts))]).encode()).hexdigest()[:16]
+        path = Path(self.trainer.default_root_dir) / f"text-{digest}.model"
+        if self.trainer.is_global_zero and not path.exists():
+            train(texts, path, size)
+        self.trainer.strategy.barrier("text vocabulary")
+        return Vocabulary.load(path)
+
+    # --- learning -----------------------------------------------------------------------------------------------------
+
+    def training_step(self, batch: TokenBatch, batch_idx: int) -> Tensor:
+        """Cross-entropy in nats, mean over codebooks."""
+        context = self._context(batch)
+        if context is not None:
+            context = drop(context, self.context_dropout)
+        logits = self.lm(batch.codes, context, batch.prefix)
+        loss = codebook_losses(logits, batch.codes, batch.mask).mean()
+        self.log("train/loss", loss, prog_bar=True, batch_size=len(batch.codes))
+        self.count_batch()
+        return loss
+
+    def validation_step(self, batch: TokenBatch, batch_idx: int) -> None:
+        """Loss and accuracy of each codebook; batches weigh by their frames."""
+        logits = self.lm(batch.codes, self._context(batch), batch.prefix)
+        losses = codebook_losses(logits, batch.codes, batch.mask)
+        right = (logits.argmax(-1) == batch.codes) & batch.mask[:, None]
+        frames = batch.mask.sum()
+        values = {"valid/loss": losses.mean()}
+        for k, (loss, hits) in enumerate(zip(losses, right.sum((0, 2)), strict=True)):
+            values |= {f"valid/loss_{k}": loss, f"valid/accuracy_{k}": hits / frames}
+        for name, value in values.items():
+            self.log(name, value, prog_bar=name == "valid/loss", batch_size=int(frames), sync_dist=True)
+
+    def _context(self, batch: TokenBatch) -> Context | None:
+        if self.lm.config.text.kind == "none":
+            return None
+        assert self.conditioner is not None
+        return self.lm.condition(self.conditioner.prepare(batch.texts, self.device))
+
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        """One optimizer, its schedule moved on once a step."""
+        optimizer = self.make_optimizer(parameter_groups(self.lm))
+        scheduler = self.make_scheduler(optimizer)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    # --- checkpoints --------------------------------------------------------------------------------------------------
+
+    def save_checkpoint_folder(self, folder: str) -> None:
+        """Write all that a generation needs: codec, model and, for the small text encoder, its vocabulary."""
+        assert self._codec is not None
+        (codec,) = self._codec
+        about = {
+            "format": checkpoint.FORMAT,
+            "kind": KIND,
+            "fingerprints": {"codec": checkpoint.fingerprint(codec), "lm": checkpoint.fingerprint(self.lm)},
+            "batches": self.batches_seen,
+        }
+        with checkpoint.replacing(folder) as draft:
+            checkpoint.write_into(codec, draft / "codec")
+            checkpoint.write_into(self.lm, draft / "lm")
+            if self.conditioner is not None and self.conditioner.vocabulary is not None:
+                self.conditioner.vocabulary.save(draft / TEXT_MODEL)
+            checkpoint.write_json(draft / checkpoint.CONFIG, about)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep the text vocabulary too: the weights mean nothing without it."""
+        super().on_save_checkpoint(checkpoint)
+        if self.conditioner is not None and self.conditioner.vocabulary is not None:
+            content = bytearray(self.conditioner.vocabulary.model)
+            checkpoint["text_vocabulary"] = torch.frombuffer(content, dtype=torch.uint8)
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Go on with the vocabulary that the weights were trained with, even if the captions have changed."""
+        super().on_load_checkpoint(checkpoint)
+        if "text_vocabulary" in checkpoint:
+            vocabulary = Vocabulary(checkpoint["text_vocabulary"].numpy().tobytes())
+            self.conditioner = TextConditioner(self.lm.config.text, vocabulary)
+
+
+def _check_export(folder: Path) -> None:
+    """An export replaces its folder: refuse, before any training, one that holds something else."""
+    free = not folder.exists() or (folder.is_dir() and not any(folder.iterdir()))
+    if not free and not (folder / checkpoint.CONFIG).is_file():
+        raise ValueError(
+            f"export is {folder}, which exists and is no checkpoint: give a new folder or an earlier export"
+        )

@@ -1,0 +1,301 @@
+"""The one Transformer: causal or bidirectional, cross-attending where asked, and its key-value cache.
+
+Shapes: B batch, S steps, P steps so far, N context tokens, D width, H heads, E width of one head.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class TransformerConfig:
+    """Pre-norm LayerNorm, exact GELU, no biases (MusicGen, arXiv:2306.05284, section 3)."""
+
+    dim: int = 512
+    """Width D."""
+    heads: int = 8
+    layers: int = 8
+    feed_forward: int = 4
+    """Width of the feed-forward layer, as a multiple of dim."""
+    dropout: float = 0.0
+    """On the input and on what each sublayer adds."""
+    cross_attention: bool = False
+    """Attend to a context between self-attention and feed-forward."""
+    positions: Literal["sinusoidal", "rotary"] = "sinusoidal"
+    """Added once at the input (as MusicGen does), or turned into each query and key."""
+    causal: bool = True
+    """Whether a step sees the past alone."""
+    attend_padding: bool = False
+    """As audiocraft does: padding of the context is attended to as zeros, so an item depends on its batch-mates."""
+
+    def __post_init__(self) -> None:
+        for name in ("dim", "heads", "layers", "feed_forward"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"transformer {name} is {getattr(self, name)}: give a positive number")
+        if self.dim % self.heads:
+            raise ValueError(f"transformer dim {self.dim} is not divisible by heads {self.heads}: change one of them")
+        if self.positions == "sinusoidal" and (self.dim % 2 or self.dim < 4):
+            raise ValueError(f"sinusoidal positions need an even transformer dim of at least 4, got {self.dim}")
+        if self.positions == "rotary" and self.dim // self.heads % 2:
+            raise ValueError(f"rotary positions need an even dim / heads, got {self.dim} / {self.heads}")
+        if self.positions not in ("sinusoidal", "rotary"):
+            raise ValueError(f"transformer positions are {self.positions!r}: give sinusoidal or rotary")
+        if not 0 <= self.dropout < 1:
+            raise ValueError(f"transformer dropout is {self.dropout}: give a number from 0 to below 1")
+
+
+class KVCache:
+    """What one request has computed so far: keys and values of its steps and of its context.
+
+    The buffers are allocated once and never move. All that attention knows about the past goes through
+    ``extend`` and ``length``, so that a cache of fixed shapes (for compiled steps) can stand in for this one.
+    """
+
+    def __init__(self, keys: Tensor, values: Tensor) -> None:
+        """Own empty buffers, ``[layers, B, H, max_steps, E]`` each."""
+        self.keys, self.values = keys, values
+        self.length = 0
+        self.context: Memory | None = None
+        self.context_keys_values: dict[int, tuple[Tensor, Tensor]] = {}
+
+    @property
+    def max_steps(self) -> int:
+        return self.keys.shape[3]
+
+    def extend(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+        """Write the newest steps, ``[B, H, S, E]``, and return all of this layer so far, ``[B, H, P + S, E]``."""
+        end = self.length + keys.shape[2]
+        if end > self.max_steps:
+            raise ValueError(f"{end} steps do not fit a cache of {self.max_steps}: ask new_cache for more")
+        self.keys[layer, :, :, self.length : end] = keys
+        self.values[layer, :, :, self.length : end] = values
+        return self.keys[layer, :, :, :end], self.values[layer, :, :, :end]
+
+
+class Memory(NamedTuple):
+    """A context made ready to be attended to."""
+
+    states: Tensor  # [B, N, D], zero where masked
+    mask: Tensor  # [B, 1, 1, N] bool, at least one True a row
+
+
+class View(NamedTuple):
+    """What every layer needs to know of one pass."""
+
+    angles: Tensor | None  # [S, E / 2], rotary positions
+    mask: Tensor | None  # broadcasts to [B, H, S, P + S], True where a step may look
+    causal: bool  # the mask is the plain causal one, and not spelled out
+    memory: Memory | None
+
+
+class Transformer(nn.Module):
+    """Layers and a final norm; weights and nothing else: what a request remembers is in its ``KVCache``."""
+
+    def __init__(self, config: TransformerConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.layers = nn.ModuleList(Layer(config, index) for index in range(config.layers))
+        self.norm = nn.LayerNorm(config.dim)
+        self.dropout = nn.Dropout(config.dropout)
+        self._initialise()
+
+    def forward(
+        self,
+        x: Tensor,
+        context: tuple[Tensor, Tensor] | None = None,
+        cache: KVCache | None = None,
+        mask: Tensor | None = None,
+    ) -> Tensor:
+        """``[B, S, D] -> [B, S, D]``, normed.
+
+        Args:
+            x: The next S steps; they follow those already in ``cache``.
+            context: States ``[B, N, D]`` and mask ``[B, N]`` (True where there is something). A row without any True
+                adds exactly nothing, as no context does. With a cache it is read in the first call only.
+            cache: Of ``new_cache``; extended in place.
+            mask: ``[B, S]``, False at padding; for bidirectional use.
+        """
+        steps = x.shape[1]
+        start = 0 if cache is None else cache.length
+        positions = torch.arange(start, start + steps, device=x.device)
+        angles = None
+        if self.config.positions == "sinusoidal":
+            x = x + sinusoids(positions, self.config.dim).to(x.dtype)
+        else:
+            angles = rotary_angles(positions, self.config.dim // self.config.heads)
+        seen, causal = self._visible(positions, start, mask)
+        view = View(angles, seen, causal, self._memory(context, cache))
+        x = self.dropout(x)
+        for layer in self.layers:
+            x = layer(x, view, cache)
+        if cache is not None:
+            cache.length += steps
+        normed: Tensor = self.norm(x)
+        return normed
+
+    def new_cache(self, batch: int, max_steps: int) -> KVCache:
+        """Return an empty cache for ``batch`` rows of up to ``max_steps`` steps, where the weights are."""
+        if not self.config.causal:
+            raise ValueError("a bidirectional transformer sees all steps at once: it has no use for a cache")
+        weight = self.norm.weight
+        shape = (self.config.layers, batch, self.config.heads, max_steps, self.config.dim // self.config.heads)
+        return KVCache(weight.new_zeros(shape), weight.new_zeros(shape))
+
+    def _visible(self, positions: Tensor, start: int, mask: Tensor | None) -> tuple[Tensor | None, bool]:
+        """Where each step may look: a mask (or None), and whether it is the plain causal one instead."""
+        if not self.config.causal:
+            return (None if mask is None else _some(mask)), False
+        if mask is not None:
+            raise ValueError("a causal transformer takes no padding mask: put padding last, no step sees it")
+        if start == 0 or len(positions) == 1:
+            return None, start == 0
+        return torch.arange(start + len(positions), device=positions.device) <= positions[:, None], False
+
+    def _memory(self, context: tuple[Tensor, Tensor] | None, cache: KVCache | None) -> Memory | None:
+        """Ready a context: zero what is masked, and let rows without anything look at those zeros.
+
+        No projection has a bias, so zeros have the value zero: such a row adds exactly nothing, and without a NaN.
+        """
+        if cache is not None and cache.length > 0:
+            return cache.context
+        if context is None:
+            return None
+        if not self.config.cross_attention:
+            raise ValueError("a context was given to a transformer with cross_attention false: leave it out")
+        states, mask = context
+        seen = torch.ones_like(mask)[:, None, None] if self.config.attend_padding else _some(mask)
+        memory = Memory(states * mask[..., None], seen)
+        if cache is not None:
+            cache.context = memory
+        return memory
+
+    def _initialise(self) -> None:
+        """Normal weights of deviation sqrt(2 / 5D), 0.02 at D = 1024 (arXiv:1910.05895, section 2.2).
+
+        What is added to the residual stream is scaled down by the number of additions, so that depth keeps its scale.
+        """
+        deviation = math.sqrt(2 / (5 * self.config.dim))
+        additions = self.config.layers * (3 if self.config.cross_attention else 2)
+        for name, module in self.named_modules():
+            if isinstance(module, nn.Linear):
+                last = name.endswith(("output", "down"))
+                nn.init.normal_(module.weight, std=deviation / math.sqrt(additions) if last else deviation)
+
+
+class Layer(nn.Module):
+    """Self-attention, cross-attention, feed-forward: each on the normed stream, each added to it."""
+
+    def __init__(self, config: TransformerConfig, index: int) -> None:
+        super().__init__()
+        self.attention_norm = nn.LayerNorm(config.dim)
+        self.attention = SelfAttention(config, index)
+        if config.cross_attention:
+            self.cross_attention_norm = nn.LayerNorm(config.dim)
+            self.cross_attention = CrossAttention(config, index)
+        self.feed_forward_norm = nn.LayerNorm(config.dim)
+        self.feed_forward = FeedForward(config)
+        self.dropout = nn.Dropout(config.dropout)
+
+    def forward(self, x: Tensor, view: View, cache: KVCache | None) -> Tensor:
+        """``[B, S, D] -> [B, S, D]``."""
+        x = x + self.dropout(self.attention(self.attention_norm(x), view, cache))
+        if view.memory is not None:
+            x = x + self.dropout(self.cross_attention(self.cross_attention_norm(x), view.memory, cache))
+        x = x + self.dropout(self.feed_forward(self.feed_forward_norm(x)))
+        return x
+
+
+class SelfAttention(nn.Module):
+    """Multi-head attention of the steps to each other."""
+
+    def __init__(self, config: TransformerConfig, index: int) -> None:
+        super().__init__()
+        self.heads, self.index = config.heads, index
+        self.query_key_value = nn.Linear(config.dim, 3 * config.dim, bias=False)
+        self.output = nn.Linear(config.dim, config.dim, bias=False)
+
+    def forward(self, x: Tensor, view: View, cache: KVCache | None) -> Tensor:
+        """``[B, S, D] -> [B, S, D]``."""
+        fused = self.query_key_value(x)
+        query, key, value = rearrange(fused, "b s (three h e) -> three b h s e", three=3, h=self.heads)
+        if view.angles is not None:
+            query, key = rotate(query, view.angles), rotate(key, view.angles)
+        if cache is not None:
+            key, value = cache.extend(self.index, key, value)
+        mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=view.mask, is_causal=view.causal)
+        out: Tensor = self.output(rearrange(mixed, "b h s e -> b s (h e)"))
+        return out
+
+
+class CrossAttention(nn.Module):
+    """Multi-head attention of the steps to a context, whose keys and values a cache keeps."""
+
+    def __init__(self, config: TransformerConfig, index: int) -> None:
+        super().__init__()
+        self.heads, self.index = config.heads, index
+        self.query = nn.Linear(config.dim, config.dim, bias=False)
+        self.key_value = nn.Linear(config.dim, 2 * config.dim, bias=False)
+        self.output = nn.Linear(config.dim, config.dim, bias=False)
+
+    def forward(self, x: Tensor, memory: Memory, cache: KVCache | None) -> Tensor:
+        """``[B, S, D] -> [B, S, D]``."""
+        query = rearrange(self.query(x), "b s (h e) -> b h s e", h=self.heads)
+        key, value = self._keys_values(memory.states, {} if cache is None else cache.context_keys_values)
+        mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=memory.mask)
+        out: Tensor = self.output(rearrange(mixed, "b h s e -> b s (h e)"))
+        return out
+
+    def _keys_values(self, states: Tensor, known: dict[int, tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
+        """The context's keys and values, ``[B, H, N, E]`` each, computed once per request."""
+        if self.index not in known:
+            key, value = rearrange(self.key_value(states), "b n (two h e) -> two b h n e", two=2, h=self.heads)
+            known[self.index] = (key, value)
+        return known[self.index]
+
+
+class FeedForward(nn.Module):
+    """Two linear layers around an exact GELU."""
+
+    def __init__(self, config: TransformerConfig) -> None:
+        super().__init__()
+        self.up = nn.Linear(config.dim, config.feed_forward * config.dim, bias=False)
+        self.down = nn.Linear(config.feed_forward * config.dim, config.dim, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``[B, S, D] -> [B, S, D]``."""
+        out: Tensor = self.down(F.gelu(self.up(x)))
+        return out
+
+
+def sinusoids(positions: Tensor, dim: int) -> Tensor:
+    """``[S] -> [S, D]``: cosines, then sines, of ``position / 10000^(i / (D/2 - 1))``, as MusicGen has them."""
+    half = dim // 2
+    rates = torch.exp(torch.arange(half, device=positions.device) * -(math.log(10000) / (half - 1)))
+    angles = positions[:, None] * rates
+    return torch.cat([angles.cos(), angles.sin()], dim=-1)
+
+
+def rotary_angles(positions: Tensor, dim: int) -> Tensor:
+    """``[S] -> [S, E / 2]``: ``position / 10000^(2i / E)`` (RoFormer, arXiv:2104.09864, equation 15)."""
+    rates = torch.exp(torch.arange(0, dim, 2, device=positions.device) * -(math.log(10000) / dim))
+    return positions[:, None] * rates
+
+
+def rotate(x: Tensor, angles: Tensor) -> Tensor:
+    """Turn the pairs (i, i + E/2) of ``[B, H, S, E]`` by ``[S, E / 2]`` angles."""
+    left, right = x.chunk(2, dim=-1)
+    cos, sin = angles.cos(), angles.sin()
+    return torch.cat([left * cos - right * sin, left * sin + right * cos], dim=-1).to(x.dtype)
+
+
+def _some(mask: Tensor) -> Tensor:
+    """``[B, N] -> [B, 1, 1, N]`` for attention; a row without any True becomes all True: a softmax needs something."""
+    return (mask | ~mask.any(dim=-1, keepdim=True))[:, None, None]

@@ -1,0 +1,181 @@
+"""Laws of the loop: it is teacher forcing run forward, row by row, prompt kept."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from audiolm_kit.conditioning import Context, with_null
+from audiolm_kit.lm.generate import generate, steps
+from audiolm_kit.lm.model import LMConfig, Prefix, StreamLM
+from audiolm_kit.lm.sampling import Sampling, guide
+from audiolm_kit.transformer import TransformerConfig
+
+K, V = 3, 11
+NO_PREFIX = Prefix()
+PATTERNS = ["parallel", "delay", "flatten"]
+GREEDY = Sampling(temperature=0, guidance_scale=1)
+DRAWN = Sampling(top_k=7, top_p=0.9, guidance_scale=2.0)
+
+
+def tiny_lm(pattern: str = "delay", prefix: Prefix = NO_PREFIX, positions: str = "sinusoidal") -> StreamLM:
+    """A model in float64, where rounding does not decide which code is drawn."""
+    torch.manual_seed(0)
+    transformer = TransformerConfig(dim=16, heads=2, layers=2, cross_attention=True, positions=positions, dropout=0.1)
+    lm = StreamLM(LMConfig(K, V, pattern, transformer, prefix=prefix))
+    for weight in lm.parameters():
+        torch.nn.init.normal_(weight, mean=float(weight.dim() == 1), std=1.0 if weight.dim() > 1 else 0.1)
+    return lm.double().eval()
+
+
+def codes_of(batch: int, num_frames: int, num_codebooks: int = K, seed: int = 1) -> Tensor:
+    return torch.randint(V, (batch, num_codebooks, num_frames), generator=torch.Generator().manual_seed(seed))
+
+
+def context_of(lengths: list[int]) -> Context:
+    generator = torch.Generator().manual_seed(2)
+    states = torch.randn(len(lengths), max(lengths), 16, generator=generator, dtype=torch.float64)
+    return Context(states, torch.arange(max(lengths)) < torch.tensor(lengths)[:, None])
+
+
+@pytest.mark.parametrize("scale", [1.0, 3.0])
+@pytest.mark.parametrize("given", [0, 3])
+@pytest.mark.parametrize("positions", ["sinusoidal", "rotary"])
+@pytest.mark.parametrize("pattern", PATTERNS)
+def test_greedy_generation_equals_teacher_forcing(pattern: str, positions: str, given: int, scale: float) -> None:
+    lm, context, prompt = tiny_lm(pattern, positions=positions), context_of([4, 2]), codes_of(2, given)
+    codes = generate(lm, prompt, 8, Sampling(temperature=0, guidance_scale=scale), context)
+    logits = guide(lm(codes.repeat(2, 1, 1), with_null(context)), scale)
+    assert torch.equal(logits.argmax(-1)[:, :, given:], codes[:, :, given:])
+    assert len(codes.unique()) > 3  # or the test would show little
+
+
+@pytest.mark.parametrize("pattern", PATTERNS)
+def test_greedy_generation_after_a_prefix_equals_teacher_forcing(pattern: str) -> None:
+    lm = tiny_lm(pattern, Prefix(2, V))
+    prefix, context = codes_of(2, 4, num_codebooks=2), context_of([3, 1])
+    codes = generate(lm, codes_of(2, 1), 6, Sampling(temperature=0, guidance_scale=2), context, prefix)
+    logits = guide(lm(codes.repeat(2, 1, 1), with_null(context), prefix.repeat(2, 1, 1)), 2)
+    assert torch.equal(logits.argmax(-1)[:, :, 1:], codes[:, :, 1:])
+
+
+@pytest.mark.parametrize("pattern", PATTERNS)
+def test_a_row_depends_on_its_own_seed_and_not_on_its_batch(pattern: str) -> None:
+    lm, context, prompt = tiny_lm(pattern), context_of([4, 2, 1]), codes_of(3, 2)
+    together = generate(lm, prompt, 9, DRAWN, context, seeds=[5, 6, 7])
+    for i, seed in enumerate([5, 6, 7]):
+        alone = Context(context.states[i : i + 1], context.mask[i : i + 1])
+        assert torch.equal(generate(lm, prompt[i : i + 1], 9, DRAWN, alone, seeds=[seed])[0], together[i])
+    turned = Context(context.states.flip(0), context.mask.flip(0))
+    assert torch.equal(generate(lm, prompt.flip(0), 9, DRAWN, turned, seeds=[7, 6, 5]), together.flip(0))
+
+
+def test_other_seeds_give_other_codes_and_rows_of_one_seed_the_same() -> None:
+    lm, prompt = tiny_lm(), codes_of(1, 0).repeat(3, 1, 1)
+    first, second, third = generate(lm, prompt, 12, DRAWN, seeds=[1, 1, 2])
+    assert torch.equal(first, second) and not torch.equal(first, third)
+
+
+def test_without_seeds_the_global_seed_decides() -> None:
+    lm, prompt = tiny_lm(), codes_of(2, 0)
+    runs = []
+    for seed in (1, 1, 2):
+        torch.manual_seed(seed)
+        runs.append(generate(lm, prompt, 12, DRAWN))
+    assert torch.equal(runs[0], runs[1]) and not torch.equal(runs[0], runs[2])
+    assert not torch.equal(runs[0][0], runs[0][1])
+
+
+@pytest.mark.parametrize("pattern", PATTERNS)
+def test_the_prompt_is_kept_cell_by_cell(pattern: str) -> None:
+    prompt = codes_of(2, 5)
+    codes = generate(tiny_lm(pattern), prompt, 7, DRAWN, seeds=[1, 2])
+    assert codes.shape == (2, K, 7)
+    assert torch.equal(codes[:, :, :5], prompt)
+    assert torch.equal(generate(tiny_lm(pattern), prompt, 5, DRAWN), prompt)
+
+
+@pytest.mark.parametrize("pattern", PATTERNS)
+def test_a_longer_request_begins_with_the_shorter_one(pattern: str) -> None:
+    lm, prompt = tiny_lm(pattern), codes_of(2, 1)
+    long = generate(lm, prompt, 30, DRAWN, seeds=[1, 2])
+    alike = 6 - (K - 1) if pattern == "delay" else 6  # the last frames are drawn beside cells that hold no code
+    assert torch.equal(generate(lm, prompt, 6, DRAWN, seeds=[1, 2])[:, :, :alike], long[:, :, :alike])
+
+
+def test_no_guidance_is_the_conditional_model_and_takes_no_second_row() -> None:
+    lm, context, rows = tiny_lm(), context_of([4, 2]), []
+    lm.transformer.register_forward_pre_hook(lambda module, inputs: rows.append(len(inputs[0])))
+    generate(lm, codes_of(2, 1), 6, GREEDY, context)
+    assert set(rows) == {2}
+    rows.clear()
+    generate(lm, codes_of(2, 1), 6, DRAWN, None)  # nothing to be guided by
+    assert set(rows) == {2}
+    rows.clear()
+    generate(lm, codes_of(2, 1), 6, DRAWN, context)
+    assert set(rows) == {4}
+
+
+def test_prompt_is_read_in_one_pass_and_then_one_step_at_a_time() -> None:
+    lm, widths = tiny_lm("delay"), []
+    lm.transformer.register_forward_pre_hook(lambda module, inputs: widths.append(inputs[0].shape[1]))
+    generate(lm, codes_of(2, 4), 7, GREEDY)
+    assert widths == [5, 1, 1, 1, 1]
+
+
+@pytest.mark.parametrize("pattern", PATTERNS)
+def test_frames_come_one_by_one_as_soon_as_they_are_whole(pattern: str) -> None:
+    lm, prompt, passes = tiny_lm(pattern), codes_of(2, 2), []
+    expected = generate(lm, prompt, 6, DRAWN, seeds=[1, 2])
+    lm.transformer.register_forward_hook(lambda *arguments: passes.append(1))
+    for t, frame in enumerate(steps(lm, prompt, 6, DRAWN, seeds=[1, 2]), start=2):
+        assert torch.equal(frame, expected[:, :, t])
+        assert len(passes) == lm.pattern.last_step(t) - lm.pattern.first_step(2) + 1
+    assert t == 5
+
+
+def test_generation_leaves_no_trace() -> None:
+    lm, prompt = tiny_lm(), codes_of(2, 2)
+    before = {name: weight.clone() for name, weight in lm.state_dict().items()}
+    frames = steps(lm, prompt, 6, DRAWN)
+    next(frames)
+    assert torch.is_grad_enabled()
+    codes = generate(lm, prompt, 6, DRAWN)
+    assert torch.equal(prompt, codes_of(2, 2))
+    assert not codes.is_inference()
+    lm(codes).sum().backward()  # the codes can be trained on
+    assert all(torch.equal(before[name], weight) for name, weight in lm.state_dict().items())
+
+
+def test_codes_far_beyond_any_trained_length_stay_in_range() -> None:
+    codes = generate(tiny_lm("parallel"), codes_of(1, 0), 300, DRAWN, seeds=[0])
+    assert 0 <= codes.min() and codes.max() < V
+
+
+@pytest.mark.parametrize(
+    "change, words",
+    [
+        ({"num_frames": 2}, "prompt has 3 frames"),
+        ({"num_frames": 0, "prompt": codes_of(2, 0)}, "0 frames"),
+        ({"prompt": codes_of(0, 3)}, "0 rows"),
+        ({"prompt": codes_of(2, 3) + V}, "codes of the prompt"),
+        ({"prompt": codes_of(2, 3) - V}, "codes of the prompt"),
+        ({"prompt": codes_of(2, 3, num_codebooks=2)}, "int64 codes"),
+        ({"prompt": codes_of(2, 3).float()}, "int64 codes"),
+        ({"seeds": [1]}, "seeds: 1 for 2"),
+        ({"context": context_of([2])}, "context: 1 for 2"),
+        ({"prefix": codes_of(1, 3)}, "prefix: 1 for 2"),
+    ],
+)
+def test_impossible_requests_are_refused_at_once_in_one_line(change: dict[str, object], words: str) -> None:
+    request = {"prompt": codes_of(2, 3), "num_frames": 6, "sampling": DRAWN, **change}
+    lm = tiny_lm(prefix=Prefix(3, V)) if "prefix" in change else tiny_lm()
+    with pytest.raises(ValueError, match=words) as refusal:
+        steps(lm, **request)
+    assert "\n" not in str(refusal.value)
+
+
+def test_a_model_in_training_mode_is_refused() -> None:
+    with pytest.raises(ValueError, match="eval"):
+        generate(tiny_lm().train(), codes_of(1, 1), 3, GREEDY)

@@ -1,0 +1,292 @@
+"""The command line: quick help, one line for each mistake, recipes in layers, runs that go on."""
+
+from __future__ import annotations
+
+import errno
+import json
+import subprocess
+import sys
+import time
+import warnings
+from collections.abc import Callable
+from inspect import signature
+from pathlib import Path
+
+import pytest
+import torch
+
+from audiolm_kit import arguments, audio, cli
+from audiolm_kit.arguments import first_cause
+from audiolm_kit.cli import Verb, main
+
+TASK = '''
+"""A task as small as tasks get."""
+from typing import Literal
+import torch
+from pytorch_lightning import LightningDataModule, LightningModule
+
+class TinyTask(LightningModule):
+    def __init__(self, pattern: Literal["delay", "flatten"] = "delay", rate: float = 0.1):
+        super().__init__()
+        if rate > 9:
+            raise ValueError(f"rate is {rate}: give at most 9")
+        self.layer = torch.nn.Linear(1, 1)
+        self.rate = rate
+    def training_step(self, batch, index):
+        return self.layer(batch).sum()
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters(), self.rate)
+
+class TinyData(LightningDataModule):
+    def train_dataloader(self):
+        return torch.utils.data.DataLoader(torch.ones(4, 1))
+'''
+RECIPE = """
+model: {{class_path: tiny_task.TinyTask, init_args: {{pattern: delay}}}}
+data: {{class_path: tiny_task.TinyData}}
+trainer:
+  accelerator: cpu
+  max_steps: 2
+  logger: {{class_path: pytorch_lightning.loggers.CSVLogger, init_args: {{save_dir: {run}}}}}
+  enable_progress_bar: false
+  enable_model_summary: false
+  default_root_dir: {run}
+  callbacks:
+    - class_path: pytorch_lightning.callbacks.ModelCheckpoint
+      init_args: {{dirpath: {run}/checkpoints, save_last: true}}
+"""
+
+
+Put = Callable[[Callable[..., None]], None]
+
+
+@pytest.fixture
+def verb(monkeypatch: pytest.MonkeyPatch) -> Put:
+    """Put a function into the table as the verb `try`."""
+
+    def put(function: Callable[..., None]) -> None:
+        function.__doc__ = function.__doc__ or "Try."
+        monkeypatch.setitem(cli.VERBS, "try", Verb(function))
+
+    monkeypatch.setattr("warnings.formatwarning", warnings.formatwarning)  # main changes it
+    return put
+
+
+@pytest.fixture
+def recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A recipe of a tiny task whose run folder is beside it."""
+    (tmp_path / "tiny_task.py").write_text(TASK)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "tiny_task", raising=False)
+    path = tmp_path / "base.yaml"
+    path.write_text(RECIPE.format(run=tmp_path / "run"))
+    return path
+
+
+def failing_with(error: BaseException) -> Callable[[], None]:
+    def fail() -> None:
+        raise error
+
+    return fail
+
+
+def steps_of(checkpoint: Path) -> int:
+    return int(torch.load(checkpoint, weights_only=False)["global_step"])
+
+
+# --- the shell
+
+
+def test_help_comes_within_a_second() -> None:
+    best = float("inf")
+    for _ in range(3):  # other work on the machine may slow one of them
+        begun = time.perf_counter()
+        done = subprocess.run([sys.executable, "-m", "audiolm_kit", "--help"], capture_output=True, text=True)
+        best = min(best, time.perf_counter() - begun)
+    assert best < 1
+    assert all(f"  {name} " in done.stdout for name in cli.VERBS)
+
+
+def test_help_loads_neither_torch_nor_lightning(run_python: Callable[[str], str]) -> None:
+    code = (
+        "import sys; from audiolm_kit.cli import main; main(['--help']); print({'torch', 'numpy'} & set(sys.modules))"
+    )
+    assert run_python(code).endswith("set()")
+
+
+@pytest.mark.parametrize("name", [name for name in cli.VERBS if name != "fit"])
+def test_every_verb_explains_itself_in_sentences(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([name, "--help"]) == 0
+    told = capsys.readouterr().out
+    assert told.startswith(f"usage: audiolm-kit {name}")
+    assert arguments.first_line(cli.VERBS[name].run).endswith(".")
+
+
+def test_an_unknown_verb_names_the_known_ones(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["frobnicate"]) == 2
+    assert "'frobnicate', wanted one of: fit, manifest" in capsys.readouterr().err
+
+
+def test_a_mistake_is_one_line_and_exit_code_2(verb: Put, capsys: pytest.CaptureFixture[str]) -> None:
+    for error in (ValueError("rate is 3:\n give 4"), FileNotFoundError("rate is 3: give 4")):
+        verb(failing_with(error))
+        assert main(["try"]) == 2
+        assert capsys.readouterr() == ("", "audiolm-kit try: rate is 3: give 4\n")
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(errno.ENOSPC, "No space left on device", "shard.parquet"),
+        RuntimeError("Error while serializing: I/O error: No space left on device (os error 28)"),
+        RuntimeError("[enforce fail at inline_container.cc:672] PytorchStreamWriter failed writing file data/3"),
+    ],
+)
+def test_a_full_disk_is_said_in_one_line(error: Exception, verb: Put, capsys: pytest.CaptureFixture[str]) -> None:
+    verb(failing_with(error))
+    assert main(["try"]) == 2
+    told = capsys.readouterr().err
+    assert "the disk is full" in told and told.count("\n") == 1
+
+
+def test_a_fault_of_ours_keeps_its_traceback(verb: Put) -> None:
+    verb(failing_with(KeyError("ours")))
+    with pytest.raises(KeyError):
+        main(["try"])
+
+
+def test_debugging_shows_where_an_error_comes_from(
+    verb: Put, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    verb(failing_with(ValueError("rate is 3: give 4")))
+    monkeypatch.setenv(cli.DEBUG, "1")
+    assert main(["try"]) == 2
+    assert "Traceback" in capsys.readouterr().err
+
+
+def test_an_interrupt_exits_with_130(verb: Put) -> None:
+    def interrupt_lightning() -> None:
+        try:
+            raise KeyboardInterrupt
+        except KeyboardInterrupt:
+            sys.exit(1)  # as Trainer.fit does
+
+    for function in (failing_with(KeyboardInterrupt()), interrupt_lightning):
+        verb(function)
+        assert main(["try"]) == 130
+
+
+def test_a_verbs_signature_is_its_command_line(verb: Put, capsys: pytest.CaptureFixture[str]) -> None:
+    given: list[object] = []
+
+    def paint(surface: str, *colours: str, output: str, seconds: float = 2.0, seed: int | None = None) -> None:
+        """Paint.
+
+        Args:
+            surface: What is painted.
+            colours: With what.
+            output: The picture.
+            seconds: How long.
+            seed: Of the brush.
+        """
+        given.extend([surface, colours, output, seconds, seed])
+
+    verb(paint)
+    assert main(["try", "wall", "1", "null", "a: b", "-o", "x.png", "--seconds", "3"]) == 0
+    assert given == ["wall", ("1", "null", "a: b"), "x.png", 3.0, None]
+    assert main(["try", "wall", "red"]) == 2
+    assert capsys.readouterr().err == "audiolm-kit try: the following arguments are required: output\n"
+    assert main(["try", "wall", "red", "-o", "x.png", "--seconds", "soon"]) == 2
+    assert capsys.readouterr().err == "audiolm-kit try: seconds: expected float, got soon\n"
+
+
+def test_the_first_cause_is_the_innermost_reason_behind_its_whole_key() -> None:
+    message = """Parser key "model":
+  Does not validate against any of the Union subtypes
+  Subtypes: [<class 'pytorch_lightning.core.module.LightningModule'>, <class 'NoneType'>]
+  Errors:
+    - Problem with given class_path 'tiny_task.TinyTask':
+        Parser key "lm.pattern":
+          Expected a typing.Literal['delay', 'flatten']. Got value: dealy
+    - Expected a <class 'NoneType'>
+  Given value type: <class 'str'>
+  Given value: dealy"""
+    assert first_cause(message) == "model.lm.pattern: expected Literal['delay', 'flatten'], got dealy"
+    assert first_cause("rate is 3:\n  give 4") == "rate is 3: give 4"
+
+
+# --- fit
+
+
+def test_recipes_lie_in_layers_and_the_command_line_on_top(recipe: Path) -> None:
+    (recipe.parent / "more.yaml").write_text("model: {init_args: {pattern: flatten, rate: 0.5}}")
+    layers = ["-c", str(recipe), "-c", str(recipe.parent / "more.yaml")]
+    assert main(["fit", *layers, "--trainer.max_steps", "3", "--model.rate", "0.25"]) == 0
+    assert steps_of(recipe.parent / "run" / "checkpoints" / "last.ckpt") == 3
+    saved = next((recipe.parent / "run").rglob("config.yaml")).read_text()
+    assert "pattern: flatten" in saved and "rate: 0.25" in saved
+
+
+def test_fit_goes_on_from_its_last_checkpoint_unless_it_is_told_to_start_over(
+    recipe: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    last = recipe.parent / "run" / "checkpoints" / "last.ckpt"
+    assert main(["fit", "-c", str(recipe)]) == 0
+    begun = torch.load(last, weights_only=False)["state_dict"]["layer.weight"]
+    capsys.readouterr()
+
+    assert main(["fit", "-c", str(recipe), "--trainer.max_steps", "5"]) == 0
+    assert f"goes on from {last}" in capsys.readouterr().err
+    gone_on = torch.load(last, weights_only=False)
+    assert gone_on["global_step"] == 5
+    torch.testing.assert_close(gone_on["state_dict"]["layer.weight"], begun - 3 * 0.1)  # its gradient is always 1
+
+    assert main(["fit", "-c", str(recipe), "--fresh"]) == 0
+    assert steps_of(last) == 2
+    assert steps_of(last.parent.with_name("checkpoints.1") / "last.ckpt") == 5
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["--model.pattern", "dealy"], "model.pattern: expected Literal['delay', 'flatten'], got dealy"),
+        (["--model.rate", "12"], "rate is 12.0: give at most 9"),
+        (["--trainer.max_stepz", "1"], "unrecognized arguments: --trainer.max_stepz 1"),
+        (["-c", "nowhere.yaml"], "nowhere.yaml"),
+        (["--model", "tiny_task.Nobody"], "module 'tiny_task' has no attribute 'Nobody'"),
+    ],
+)
+def test_a_mistake_in_a_recipe_is_one_line(
+    recipe: Path, arguments: list[str], told: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["fit", "-c", str(recipe), *arguments]) == 2
+    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("audiolm-kit fit:")]
+    assert len(lines) == 1 and told in lines[0]
+    assert not (recipe.parent / "run" / "checkpoints").exists()
+
+
+# --- the other verbs
+
+
+def test_defaults_of_verbs_are_those_of_the_functions_behind_them() -> None:
+    from audiolm_kit.data.manifest import build_manifest
+
+    behind, verb = signature(build_manifest).parameters, signature(cli.manifest).parameters
+    assert all(verb[name].default == behind[name].default for name in ("layout", "min_seconds"))
+
+
+def test_manifest_tells_what_is_left_out_and_why(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    tone = torch.sin(torch.arange(8000) * 0.1)[None] * 0.5
+    audio.write(tmp_path / "sounds" / "tone.wav", audio.Sound(tone, 8000))
+    audio.write(tmp_path / "sounds" / "still.wav", audio.Sound(tone * 0, 8000))
+    assert main(["manifest", str(tmp_path / "sounds"), "-o", str(tmp_path / "m.jsonl")]) == 0
+    told = capsys.readouterr().out
+    assert "still.wav: silent" in told and "1 sounds" in told and "1 left out" in told
+    assert [json.loads(line)["path"] for line in (tmp_path / "m.jsonl").read_text().splitlines()] == ["sounds/tone.wav"]
+
+
+def test_several_sounds_are_numbered(tmp_path: Path) -> None:
+    assert cli.numbered("out.wav", 1) == [Path("out.wav")]
+    assert cli.numbered("a/out.flac", 2) == [Path("a/out-1.flac"), Path("a/out-2.flac")]
+    assert cli.numbered(str(tmp_path), 2) == [tmp_path / "1.wav", tmp_path / "2.wav"]
+    assert cli.numbered("sounds", 1) == [Path("sounds/1.wav")]

@@ -1,0 +1,166 @@
+"""Laws of the Transformer: causality, the cache, null contexts, padding, positions."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from audiolm_kit.transformer import Transformer, TransformerConfig, rotary_angles, rotate, sinusoids
+
+D, N, S = 16, 5, 7
+
+
+def tiny(**options: object) -> Transformer:
+    torch.manual_seed(0)
+    transformer = Transformer(TransformerConfig(dim=D, heads=2, layers=3, **options))
+    for weight in transformer.parameters():
+        torch.nn.init.normal_(weight, mean=float(weight.dim() == 1), std=0.5 if weight.dim() > 1 else 0.1)
+    return transformer.double().eval()
+
+
+def randn(*shape: int, seed: int = 1) -> torch.Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def lengths_mask(*lengths: int) -> torch.Tensor:
+    return torch.arange(max(lengths)) < torch.tensor(lengths)[:, None]
+
+
+@pytest.mark.parametrize("positions", ["sinusoidal", "rotary"])
+def test_causal_steps_see_the_past_alone_and_bidirectional_ones_all(positions: str) -> None:
+    x = randn(1, S, D)
+    changed = x.clone()
+    changed[0, 3] += 1
+    for causal in (True, False):
+        transformer = tiny(positions=positions, causal=causal)
+        moved = (transformer(changed) != transformer(x)).any(dim=-1)[0]
+        assert moved.tolist() == [not causal or step >= 3 for step in range(S)]
+
+
+@pytest.mark.parametrize("positions", ["sinusoidal", "rotary"])
+@pytest.mark.parametrize("chunks", [[1] * S, [4, 1, 1, 1], [2, 3, 2], [S]])
+def test_cached_chunks_equal_one_pass(positions: str, chunks: list[int]) -> None:
+    transformer, x = tiny(positions=positions, cross_attention=True), randn(2, S, D)
+    context = randn(2, N, D, seed=2), lengths_mask(N, 2)
+    cache = transformer.new_cache(2, max_steps=S + 3)
+    pieces = [transformer(chunk, context, cache) for chunk in x.split(chunks, dim=1)]
+    torch.testing.assert_close(torch.cat(pieces, dim=1), transformer(x, context))
+    assert cache.length == S
+
+
+def test_cache_projects_its_context_once_and_never_moves_its_buffers() -> None:
+    transformer, x, calls = tiny(cross_attention=True), randn(2, S, D), []
+    transformer.layers[1].cross_attention.key_value.register_forward_hook(lambda *arguments: calls.append(1))
+    cache = transformer.new_cache(2, S)
+    where = cache.keys.data_ptr()
+    transformer(x[:, :3], (randn(2, N, D), lengths_mask(N, 2)), cache)
+    for step in range(3, S):
+        transformer(x[:, step : step + 1], None, cache)
+    assert len(calls) == 1 and cache.keys.data_ptr() == where
+
+
+def test_requests_with_caches_of_their_own_do_not_meet() -> None:
+    transformer, x, y = tiny(), randn(2, S, D), randn(2, S, D, seed=2)
+    first, second = transformer.new_cache(2, S), transformer.new_cache(2, S)
+    ours = [(transformer(x[:, s : s + 1], cache=first), transformer(y[:, s : s + 1], cache=second)) for s in range(S)]
+    torch.testing.assert_close(torch.cat([a for a, _ in ours], dim=1), transformer(x))
+    torch.testing.assert_close(torch.cat([b for _, b in ours], dim=1), transformer(y))
+
+
+@pytest.mark.parametrize("attend_padding", [False, True])
+def test_a_row_without_context_is_exactly_a_pass_without_context(attend_padding: bool) -> None:
+    transformer, x = tiny(cross_attention=True, attend_padding=attend_padding), randn(2, S, D)
+    mask = torch.tensor([[True] * N, [False] * N])
+    out = transformer(x, (randn(2, N, D), mask))
+    assert torch.equal(out[1], transformer(x)[1])
+    assert not torch.allclose(out[0], transformer(x)[0])
+
+
+def test_gradients_through_a_row_without_context_are_finite_and_zero() -> None:
+    transformer, states = tiny(cross_attention=True), randn(2, N, D).requires_grad_()
+    transformer(randn(2, S, D), (states, torch.tensor([[True] * N, [False] * N]))).sum().backward()
+    assert states.grad is not None and states.grad[0].abs().sum() > 0
+    assert (states.grad[1] == 0).all()
+    assert all(torch.isfinite(weight.grad).all() for weight in transformer.parameters())
+
+
+def test_context_padding_does_not_matter_unless_attended_to_as_audiocraft_does() -> None:
+    x, states = randn(1, S, D), randn(1, 3, D, seed=2)
+    padded = torch.cat([states, randn(1, 2, D, seed=3)], dim=1), lengths_mask(3, 5)[:1]
+    bare = states, padded[1][:, :3]
+    ours, theirs = tiny(cross_attention=True), tiny(cross_attention=True, attend_padding=True)
+    torch.testing.assert_close(ours(x, padded), ours(x, bare))
+    assert not torch.allclose(theirs(x, padded), theirs(x, bare), atol=1e-3)
+    torch.testing.assert_close(theirs(x, bare), ours(x, bare))  # where nothing is padded they are one
+
+
+def test_bidirectional_padding_does_not_matter_and_an_empty_row_stays_finite() -> None:
+    transformer, x = tiny(causal=False), randn(3, S, D)
+    out = transformer(x, mask=lengths_mask(S, 3, 0))
+    torch.testing.assert_close(out[1:2, :3], transformer(x[1:2, :3]))
+    assert torch.isfinite(out).all()
+
+
+def test_sinusoids_are_those_of_musicgen() -> None:
+    table = sinusoids(torch.arange(4), 8)
+    for position in range(4):
+        for i in range(4):
+            angle = position / 10000 ** (i / 3)
+            assert table[position, i].item() == pytest.approx(math.cos(angle), abs=1e-6)
+            assert table[position, 4 + i].item() == pytest.approx(math.sin(angle), abs=1e-6)
+
+
+def test_rotary_products_depend_on_the_distance_alone() -> None:
+    query, key = randn(1, 1, 1, 8), randn(1, 1, 1, 8, seed=2)
+    turned = lambda x, position: rotate(x, rotary_angles(torch.tensor([position]), 8).double())  # noqa: E731
+    product = lambda i, j: (turned(query, i) * turned(key, j)).sum()  # noqa: E731
+    torch.testing.assert_close(product(7, 3), product(104, 100), rtol=1e-4, atol=1e-4)
+    assert (product(7, 3) - product(7, 4)).abs() > 1e-3
+    assert torch.equal(turned(query, 0), query)
+
+
+def test_dropout_is_for_training_alone() -> None:
+    transformer, x = tiny(dropout=0.5), randn(1, S, D)
+    assert torch.equal(transformer(x), transformer(x))
+    transformer.train()
+    assert not torch.equal(transformer(x), transformer(x))
+
+
+def test_depth_keeps_the_scale_of_the_residual_stream() -> None:
+    torch.manual_seed(0)
+    scales = []
+    for layers in (1, 16):
+        transformer = Transformer(TransformerConfig(dim=64, heads=4, layers=layers))
+        seen: list[torch.Tensor] = []
+        transformer.norm.register_forward_pre_hook(lambda module, inputs, seen=seen: seen.append(inputs[0]))
+        transformer(torch.randn(2, 20, 64))
+        scales.append(seen[0].std().item())
+    assert scales[1] / scales[0] < 1.2
+
+
+def test_no_projection_has_a_bias() -> None:
+    biased = [name for name, _ in tiny(cross_attention=True).named_parameters() if name.endswith("bias")]
+    assert biased and all("norm" in name for name in biased)
+
+
+@pytest.mark.parametrize(
+    "act",
+    [
+        lambda: TransformerConfig(dim=10, heads=3),
+        lambda: TransformerConfig(layers=0),
+        lambda: TransformerConfig(dim=3, heads=1),
+        lambda: TransformerConfig(dim=6, heads=2, positions="rotary"),
+        lambda: TransformerConfig(positions="learned"),
+        lambda: TransformerConfig(dropout=1.0),
+        lambda: tiny()(randn(1, S, D), (randn(1, N, D), lengths_mask(N))),
+        lambda: tiny()(randn(1, S, D), mask=lengths_mask(S)),
+        lambda: tiny(causal=False).new_cache(1, S),
+        lambda: (lambda lm: lm(randn(1, S, D), cache=lm.new_cache(1, S - 1)))(tiny()),
+    ],
+)
+def test_what_cannot_be_is_refused_in_one_line(act: object) -> None:
+    with pytest.raises(ValueError) as refusal:
+        act()  # type: ignore[operator]
+    assert "\n" not in str(refusal.value)

@@ -1,0 +1,242 @@
+"""LMTask learns, resumes exactly, refuses codes that are not its own, and exports all that a generation needs."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.callbacks import Callback, ModelCheckpoint
+from torch import Tensor
+
+from audiolm_kit import checkpoint
+from audiolm_kit.codec.convnext import ConvNeXtConfig
+from audiolm_kit.codec.model import CodecConfig, NeuralCodec
+from audiolm_kit.codec.rvq import QuantizerConfig
+from audiolm_kit.conditioning import TextConfig
+from audiolm_kit.data.modules import TokenBatch, TokenData
+from audiolm_kit.data.shards import TokenFormat, TokenRow, write_shards
+from audiolm_kit.lm.model import LMConfig, StreamLM
+from audiolm_kit.text import Vocabulary
+from audiolm_kit.training.lm import LMTask
+from audiolm_kit.training.optim import WarmupCosine
+from audiolm_kit.transformer import TransformerConfig
+
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:.*captions make.*"),  # four captions are few
+    pytest.mark.filterwarnings("ignore::UserWarning:pytorch_lightning.*"),
+    pytest.mark.filterwarnings("ignore:.*LeafSpec.*"),
+]
+
+CODEC = CodecConfig(
+    sample_rate=1600,
+    convnext=ConvNeXtConfig(dim=4, width=8, encoder_layers=1, decoder_layers=1, hop=16, fft_size=32, frames_per_code=1),
+    quantizer=QuantizerConfig(num_codebooks=2, codebook_size=16, dim=4),
+)
+LM = LMConfig(
+    num_codebooks=2,
+    codebook_size=16,
+    transformer=TransformerConfig(dim=32, heads=2, layers=1, dropout=0.1, cross_attention=True),
+    text=TextConfig(kind="small", dim=16, layers=1, heads=2, pieces=60),
+)
+CAPTIONS = ("a bell rings", "rain on a roof", "a siren far away", "two clicks")
+
+
+class Losses(Callback):
+    """The loss of every training batch, exactly."""
+
+    def __init__(self) -> None:
+        self.values: list[float] = []
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, task: pl.LightningModule, outputs: dict[str, Tensor], *_: object
+    ) -> None:
+        self.values.append(outputs["loss"].item())
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A codec and shards of its codes: ``codec``, ``tokens``, ``valid``."""
+    path = tmp_path_factory.mktemp("lm")
+    torch.manual_seed(0)
+    codec = NeuralCodec(CODEC)
+    checkpoint.save(codec, path / "codec")
+    token_format = TokenFormat(checkpoint.fingerprint(codec), 2, 16, codec.frame_rate, codec.sample_rate)
+    rows = [TokenRow(torch.randint(0, 16, (2, 6 + number)), CAPTIONS[number % 4]) for number in range(8)]
+    write_shards(path / "tokens", rows, token_format, rows_per_shard=3)
+    write_shards(path / "valid", rows[:3], token_format)
+    write_shards(path / "foreign", rows, replace(token_format, fingerprint="0ther"))
+    return path
+
+
+def make_task(folder: Path, lm: LMConfig = LM, **options: object) -> LMTask:
+    pl.seed_everything(1, verbose=False)
+    options = {"optimizer": lambda groups: torch.optim.AdamW(groups, lr=3e-3), **options}
+    return LMTask(lm, str(folder / "codec"), **options)
+
+
+def make_data(folder: Path, tokens: str = "tokens", **options: object) -> TokenData:
+    return TokenData(str(folder / tokens), **{"frames": 10, "batch_size": 4, **options})
+
+
+def make_trainer(root: Path, steps: int, *callbacks: Callback, **options: object) -> pl.Trainer:
+    quiet = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False, "accelerator": "cpu"}
+    quiet["enable_checkpointing"] = any(isinstance(each, ModelCheckpoint) for each in callbacks)
+    return pl.Trainer(max_steps=steps, default_root_dir=root, callbacks=list(callbacks), **{**quiet, **options})
+
+
+@pytest.mark.parametrize("pattern", ["parallel", "delay", "flatten"])
+def test_two_steps_change_all_weights_and_validate_each_codebook(folder: Path, tmp_path: Path, pattern: str) -> None:
+    task = make_task(folder, replace(LM, pattern=pattern), context_dropout=0.0)
+    before = {name: value.clone() for name, value in task.lm.state_dict().items()}
+    trainer = make_trainer(tmp_path, 2, val_check_interval=2, num_sanity_val_steps=0, gradient_clip_val=1.0)
+    trainer.fit(task, make_data(folder, valid_shards=str(folder / "valid")))
+    assert trainer.global_step == task.batches_seen == 2
+    assert [name for name, value in task.lm.state_dict().items() if torch.equal(value, before[name])] == []
+    metrics = trainer.callback_metrics
+    assert {
+        "train/loss",
+        "valid/loss",
+        "valid/loss_0",
+        "valid/loss_1",
+        "valid/accuracy_0",
+        "valid/accuracy_1",
+    } <= metrics.keys()
+    assert float(metrics["valid/loss"]) == pytest.approx(
+        float(metrics["valid/loss_0"] + metrics["valid/loss_1"]) / 2, rel=1e-5
+    )
+
+
+def test_overfitting_a_batch_lowers_the_loss_a_lot(folder: Path, tmp_path: Path) -> None:
+    losses = Losses()
+    plain = replace(LM, transformer=replace(LM.transformer, dropout=0.0))
+    task = make_task(folder, plain, context_dropout=0.0, optimizer=lambda groups: torch.optim.AdamW(groups, lr=1e-2))
+    make_trainer(tmp_path, 60, losses).fit(task, make_data(folder, "valid", batch_size=3))
+    assert losses.values[0] > 2.5
+    assert losses.values[-1] < 0.1
+
+
+def test_a_run_that_was_killed_goes_on_with_the_same_losses(folder: Path, tmp_path: Path) -> None:
+    options = {"scheduler": lambda optimizer: WarmupCosine(optimizer, 2, 8), "context_dropout": 0.5}
+    whole = Losses()
+    make_trainer(tmp_path / "whole", 6, whole).fit(make_task(folder, **options), make_data(folder))
+
+    first, saved = Losses(), ModelCheckpoint(tmp_path / "killed", every_n_train_steps=3, save_top_k=-1)
+    make_trainer(tmp_path / "killed", 4, first, saved).fit(make_task(folder, **options), make_data(folder))
+    (path,) = (tmp_path / "killed").glob("*.ckpt")
+    assert first.values == whole.values[:4]
+
+    second, task = Losses(), make_task(folder, **options)
+    torch.nn.init.zeros_(task.lm.heads.weight)  # all of it must come from the checkpoint
+    make_trainer(tmp_path / "killed", 6, second).fit(task, make_data(folder), ckpt_path=path)
+    assert second.values == whole.values[3:]
+    assert len(set(whole.values)) == 6
+
+
+def test_a_resumed_run_keeps_its_vocabulary_when_the_captions_change(folder: Path, tmp_path: Path) -> None:
+    saved = ModelCheckpoint(tmp_path, every_n_train_steps=1)
+    task = make_task(folder)
+    make_trainer(tmp_path, 1, saved).fit(task, make_data(folder))
+    again = make_task(folder)
+    make_trainer(tmp_path / "elsewhere", 2).fit(again, make_data(folder, "valid"), ckpt_path=saved.best_model_path)
+    assert again.conditioner.vocabulary.model == task.conditioner.vocabulary.model
+
+
+def test_the_vocabulary_is_trained_once_for_a_run_folder(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_trainer(tmp_path, 1).fit(make_task(folder), make_data(folder))
+    monkeypatch.setattr("audiolm_kit.training.lm.train", lambda *_: pytest.fail("trained again"))
+    make_trainer(tmp_path, 1).fit(make_task(folder), make_data(folder))
+
+
+def test_codes_of_another_codec_are_refused(folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="made by codec 0ther") as caught:
+        make_trainer(tmp_path, 1).fit(make_task(folder), make_data(folder, "foreign"))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("change", [{"num_codebooks": 3}, {"codebook_size": 15}])
+def test_a_model_of_another_shape_is_refused(folder: Path, tmp_path: Path, change: dict[str, int]) -> None:
+    with pytest.raises(ValueError, match="the shards hold 2 of 16"):
+        make_trainer(tmp_path, 1).fit(make_task(folder, replace(LM, **change)), make_data(folder))
+
+
+def test_context_dropout_is_drawn_for_each_item(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    kept: list[list[bool]] = []
+    forward = StreamLM.forward
+
+    def watch(lm: StreamLM, codes: Tensor, context: tuple[Tensor, Tensor], prefix: Tensor | None) -> Tensor:
+        kept.append(context[1].any(1).tolist())
+        return forward(lm, codes, context, prefix)
+
+    monkeypatch.setattr(StreamLM, "forward", watch)
+    make_trainer(tmp_path, 6).fit(make_task(folder, context_dropout=0.5), make_data(folder, batch_size=8))
+    assert any(0 < sum(row) < 8 for row in kept)
+    assert len({tuple(row) for row in kept}) > 1
+    assert 12 <= sum(map(sum, kept)) <= 36
+    kept.clear()
+    make_trainer(tmp_path, 2).fit(make_task(folder, context_dropout=0.0), make_data(folder))
+    assert all(all(row) for row in kept)
+
+
+def test_masked_frames_do_not_count(folder: Path, tmp_path: Path) -> None:
+    task = make_task(folder, replace(LM, transformer=replace(LM.transformer, dropout=0.0)), context_dropout=0.0)
+    data = make_data(folder)
+    make_trainer(tmp_path, 1).fit(task, data)
+    batch = data.make_batch(0)
+    assert not bool(batch.mask.all())
+    changed = batch._replace(codes=torch.where(batch.mask[:, None], batch.codes, 7))
+    task.log = lambda *_, **__: None
+    losses = [task.training_step(each, 0).item() for each in (batch, changed)]
+    assert losses[0] == pytest.approx(losses[1], abs=1e-6)
+
+
+def test_the_export_holds_all_that_a_generation_needs(folder: Path, tmp_path: Path) -> None:
+    task = make_task(folder, export=str(tmp_path / "model"), export_every=1)
+    make_trainer(tmp_path / "run", 2).fit(task, make_data(folder))
+    about = checkpoint.read_kind(tmp_path / "model", "AudioGen")
+    codec, lm = (
+        checkpoint.load(NeuralCodec, tmp_path / "model" / "codec"),
+        checkpoint.load(StreamLM, tmp_path / "model" / "lm"),
+    )
+    assert about["fingerprints"] == {"codec": checkpoint.fingerprint(codec), "lm": checkpoint.fingerprint(lm)}
+    assert about["fingerprints"]["codec"] == make_data(folder).format.fingerprint
+    assert about["batches"] == 2
+    assert all(torch.equal(value, task.lm.state_dict()[name]) for name, value in lm.state_dict().items())
+    assert Vocabulary.load(tmp_path / "model" / "text.model").size <= lm.config.text.pieces
+    assert {path.name for path in tmp_path.iterdir()} == {"model", "run"}
+
+
+def test_an_export_never_replaces_a_folder_that_is_no_checkpoint(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "precious").mkdir()
+    (tmp_path / "precious" / "thesis.txt").write_text("mine")
+    task = make_task(folder, export=str(tmp_path / "precious"))
+    with pytest.raises(ValueError, match="is no checkpoint"):
+        make_trainer(tmp_path / "run", 1).fit(task, make_data(folder))
+    assert (tmp_path / "precious" / "thesis.txt").read_text() == "mine"
+
+
+def test_a_model_without_captions_trains_and_exports(folder: Path, tmp_path: Path) -> None:
+    lm = replace(LM, text=TextConfig(), transformer=replace(LM.transformer, cross_attention=False))
+    make_trainer(tmp_path / "run", 1).fit(make_task(folder, lm, export=str(tmp_path / "model")), make_data(folder))
+    assert {path.name for path in (tmp_path / "model").iterdir()} == {"config.json", "codec", "lm"}
+
+
+def test_half_precision_learns(folder: Path, tmp_path: Path) -> None:
+    losses = Losses()
+    task = make_task(folder, optimizer=lambda groups: torch.optim.AdamW(groups, lr=1e-2))
+    make_trainer(tmp_path, 20, losses, precision="bf16-mixed").fit(task, make_data(folder, "valid", batch_size=3))
+    assert losses.values[-1] < losses.values[0] - 0.5
+
+
+def test_impossible_options_are_refused(folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="context_dropout is 1.5"):
+        make_task(folder, context_dropout=1.5)
+    with pytest.raises(ValueError, match="wanted|set data"):
+        batches = torch.utils.data.DataLoader(
+            [TokenBatch(torch.zeros(1, 2, 4).long(), torch.ones(1, 4).bool(), ["x"])], batch_size=None
+        )
+        make_trainer(tmp_path, 1).fit(make_task(folder), batches)

@@ -1,0 +1,151 @@
+"""Check a folder of sounds against floors: is there sound, does the codec keep it, does the model follow its text?
+
+    python tools/check_sounds.py FOLDER MANIFEST -o FOLDER/checks.json
+
+FOLDER holds real/N.wav, reconstruction/N.wav (see reference_sounds.py) and generated/N.wav, made for the same texts.
+Three checks, each against a floor that needs no model; the exit code is 1 if one of them fails:
+
+1. No sound is silent.
+2. Reconstructions are nearer to their recordings than half the distance between two recordings.
+3. A nearest-neighbour judge, which knows the training recordings of MANIFEST, hears the label that was asked for in
+   generated sounds more than three times as often as by chance. What it hears in real ones stands beside it.
+
+Shapes: L samples, M mel bands, T frames, N recordings.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from audiolm_kit.audio import Sound, fit, log_mel, read, rms_dbfs
+from audiolm_kit.checkpoint import read_json, write_json
+from audiolm_kit.data.manifest import read_manifest
+
+SAMPLE_RATE = 16000
+SILENCE = -50.0
+"""dBFS; below this a sound counts as silent."""
+
+
+class Check(NamedTuple):
+    """One claim: what was measured, the floor beside it, and whether it holds."""
+
+    name: str
+    value: float
+    limit: float
+    holds: bool
+    told: str
+
+
+def decibels(sound: Sound) -> Tensor:
+    """Mel spectrogram in decibels, from 70 below its own peak up to 0, [M, T]: loud or soft is all one."""
+    levels = log_mel(fit(sound, SAMPLE_RATE, 1).samples[0], SAMPLE_RATE, num_mels=64) * (20 / math.log(10))
+    return (levels - levels.max()).clamp_min(-70)
+
+
+def distance(first: Tensor, second: Tensor) -> float:
+    """Mean difference of two spectrograms in decibels, over the frames that both have."""
+    frames = min(first.shape[1], second.shape[1])
+    return float((first[:, :frames] - second[:, :frames]).abs().mean())
+
+
+def portrait(spectrogram: Tensor) -> Tensor:
+    """What a sound is like, wherever in time it happens, [4 M]: its colour, how it varies, flickers and drifts."""
+    half = spectrogram.shape[1] // 2
+    drift = spectrogram[:, half:].mean(1) - spectrogram[:, :half].mean(1)
+    flicker = spectrogram.diff(dim=1).abs().mean(1)
+    return torch.cat([spectrogram.mean(1), spectrogram.std(1), 3 * flicker, drift])
+
+
+class Judge:
+    """Hears in a sound the label of the recording whose portrait is nearest."""
+
+    def __init__(self, manifest: Path) -> None:
+        rows = [row for row in read_manifest(manifest, "train") if row.label is not None]
+        if not rows:
+            raise ValueError(
+                f"{manifest} has no labelled rows of split 'train': the judge has nothing to know sounds by"
+            )
+        self.labels = [row.label for row in rows]
+        self.portraits = torch.stack([portrait(decibels(read(row.path, row.start, row.duration))) for row in rows])
+
+    @property
+    def chance(self) -> float:
+        """The share that guessing would get right."""
+        return 1 / len(set(self.labels))
+
+    def hear(self, spectrogram: Tensor) -> str | None:
+        """The label of the nearest recording."""
+        nearest = (self.portraits - portrait(spectrogram)).abs().sum(1).argmin()
+        return self.labels[int(nearest)]
+
+    def accuracy(self, spectrograms: list[Tensor], labels: list[str]) -> float:
+        """The share of sounds that are heard as they were meant."""
+        right = [self.hear(spectrogram) == label for spectrogram, label in zip(spectrograms, labels, strict=True)]
+        return sum(right) / len(right)
+
+
+def check_folder(folder: Path, judge: Judge) -> list[Check]:
+    """Measure the sounds of a folder."""
+    real, labels = numbered_sounds(folder / "real"), []
+    for path in real:
+        labels.append(str(read_json(path.with_suffix(".json"))["label"]))
+    shown = {
+        role: [decibels(read(folder / role / path.name)) for path in real]
+        for role in ("real", "reconstruction", "generated")
+    }
+    quietest = min((rms_dbfs(read(path).samples), path) for path in sorted(folder.rglob("*.wav")))
+    kept = mean([distance(*pair) for pair in zip(shown["real"], shown["reconstruction"], strict=True)])
+    apart = mean(
+        [distance(first, second) for first in shown["real"] for second in shown["real"] if first is not second]
+    )
+    heard = {role: judge.accuracy(spectrograms, labels) for role, spectrograms in shown.items()}
+    beside = f"real {heard['real']:.0%}, reconstructions {heard['reconstruction']:.0%}, chance {judge.chance:.0%}"
+    return [
+        Check("quietest_dbfs", quietest[0], SILENCE, quietest[0] > SILENCE, f"{quietest[1]}"),
+        Check("reconstruction_db", kept, apart / 2, kept < apart / 2, f"two recordings are {apart:.1f} dB apart"),
+        Check("text_followed", heard["generated"], 3 * judge.chance, heard["generated"] > 3 * judge.chance, beside),
+    ]
+
+
+def numbered_sounds(folder: Path) -> list[Path]:
+    """1.wav, 2.wav ... in the order of their numbers."""
+    paths = sorted(folder.glob("*.wav"), key=lambda path: int(path.stem))
+    if len(paths) < 2:
+        raise FileNotFoundError(
+            f"{folder} holds {len(paths)} sounds, two at least are compared: run reference_sounds.py"
+        )
+    return paths
+
+
+def mean(values: list[float]) -> float:
+    """The arithmetic mean."""
+    return sum(values) / len(values)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Read the command line, check, tell, and exit with 1 if a check failed."""
+    parser = argparse.ArgumentParser(description="Check a folder of sounds against floors.")
+    parser.add_argument("folder", type=Path, help="with real/, reconstruction/ and generated/")
+    parser.add_argument("manifest", type=Path, help="of the recordings that the judge knows labels by")
+    parser.add_argument("-o", "--output", type=Path, required=True, help="JSON file for what was measured")
+    options = parser.parse_args(arguments)
+    try:
+        checks = check_folder(options.folder, Judge(options.manifest))
+        write_json(options.output, [check._asdict() for check in checks])
+    except (ValueError, OSError) as error:
+        parser.exit(2, f"{parser.prog}: {error}\n")
+    for check in checks:
+        verdict = "holds" if check.holds else "FAILS"
+        print(f"{verdict}  {check.name} {check.value:.2f}, limit {check.limit:.2f} ({check.told})")
+    if not all(check.holds for check in checks):
+        parser.exit(1, f"{parser.prog}: a check failed; {options.output} says by how much\n")
+
+
+if __name__ == "__main__":
+    main()
