@@ -154,6 +154,17 @@ def test_every_folder_has_a_face() -> None:
     assert {f"{path.split('/')[0]}/__init__.py" for path in HOUSE if "/" in path} <= HOUSE.keys()
 
 
+def test_the_plan_lists_the_files_that_stand() -> None:
+    plan = (ROOT.parent / "docs" / "architecture.md").read_text(encoding="utf-8").split("```")[1]
+    listed, folder = set(), ""
+    for name, indent in ((line.split()[0], len(line) - len(line.lstrip())) for line in plan.splitlines()[2:] if line):
+        folder = name if name.endswith("/") else folder if indent > 2 else ""
+        listed.add(folder if name == folder else folder + name)
+    assert {name for name in listed if name.endswith(".py")} == {
+        path for path in HOUSE if not path.endswith("/__init__.py")
+    }
+
+
 def test_importing_the_package_imports_no_house(run_python: Callable[[str], str]) -> None:
     code = (
         "import sys, audiolm_kit; print([name for name in sys.modules if name.startswith(('audiolm_kit.', 'torch'))])"

@@ -23,15 +23,19 @@ class CodecConfig:
 
     sample_rate: int = 16000
     channels: int = 1
+    peak: float = 0.0
+    """Every sound is scaled to this peak before it is encoded, so that codes carry no level (0: left as it is)."""
     body: Literal["seanet", "convnext"] = "convnext"
     """``seanet``: weight-compatible with the encodec package. ``convnext``: runs at frame rate, for small machines."""
     seanet: SEANetConfig = field(default_factory=SEANetConfig)
     convnext: ConvNeXtConfig = field(default_factory=ConvNeXtConfig)
-    quantizer: QuantizerConfig = field(default_factory=QuantizerConfig)
+    quantizer: QuantizerConfig = field(default_factory=lambda: QuantizerConfig(dim=64))
 
     def __post_init__(self) -> None:
         if self.channels not in (1, 2):
             raise ValueError(f"channels is {self.channels}, wanted 1 (mono) or 2 (stereo)")
+        if not 0 <= self.peak <= 1:
+            raise ValueError(f"peak is {self.peak}, wanted 0 (leave levels alone) to 1 (full scale)")
         if self.quantizer.dim != self.latent_dim:
             raise ValueError(f"quantizer.dim is {self.quantizer.dim}, wanted {self.body}.dim, {self.latent_dim}: set both alike")
 
@@ -128,7 +132,13 @@ class NeuralCodec(nn.Module):
             raise ValueError("audio has no samples: give at least one")
         if num_codebooks is not None and not 1 <= num_codebooks <= self.num_codebooks:
             raise ValueError(f"num_codebooks is {num_codebooks}, this codec has 1 to {self.num_codebooks}")
-        return self.quantizer.encode(self.encoder(self._whole_frames(audio)), num_codebooks)
+        return self.quantizer.encode(self.encoder(self._whole_frames(self.scaled(audio))), num_codebooks)
+
+    def scaled(self, audio: Tensor) -> Tensor:
+        """Each item [C, L] of a batch at the codec's own peak; near-silence is raised by at most 60 dB."""
+        if not self.config.peak:
+            return audio
+        return audio * (self.config.peak / audio.abs().amax(dim=(1, 2), keepdim=True).clamp_min(1e-3))
 
     @torch.no_grad()
     def decode(self, codes: Tensor) -> Tensor:
