@@ -24,12 +24,7 @@ import torch
 from torch import Tensor
 
 READABLE = "WAV, FLAC, OGG, MP3, AIFF and AU"
-WRITABLE = {
-    ".wav": ("WAV", "PCM_16"),
-    ".flac": ("FLAC", "PCM_16"),
-    ".ogg": ("OGG", "VORBIS"),
-    ".mp3": ("MP3", "MPEG_LAYER_III"),
-}
+WRITABLE = {".wav": "PCM_16", ".flac": "PCM_16", ".ogg": "VORBIS", ".mp3": "MPEG_LAYER_III"}
 FULL_SCALE = 0.999  # at or above this a sample counts as clipped
 _BLOCK = 1 << 16  # samples per decoded or encoded block; Vorbis crashes when it is handed minutes at once
 
@@ -285,7 +280,8 @@ def _reason(error: Exception) -> str:
 
 def _seek(file: soundfile.SoundFile, path: str | Path, start: float, seconds: float | None) -> int:
     """Go to the start of a crop; how many samples of it lie inside the file, at least one."""
-    total, rate = file.frames, file.samplerate
+    total: int = file.frames
+    rate: int = file.samplerate
     if total <= 0:
         raise ValueError(f"{path} is empty: at least one sample is needed")
     if not (math.isfinite(start) and start >= 0) or not (seconds is None or (math.isfinite(seconds) and seconds > 0)):
@@ -299,7 +295,7 @@ def _seek(file: soundfile.SoundFile, path: str | Path, start: float, seconds: fl
 
 def _encode(path: Path, samples: np.ndarray, sample_rate: int) -> bytes:
     """The bytes of a file of ``samples`` [L, C]; in memory, because only our own write can report a full disk."""
-    container, subtype = WRITABLE[path.suffix.lower()]
+    container, subtype = path.suffix[1:].upper(), WRITABLE[path.suffix.lower()]
     if subtype == "PCM_16":
         samples = np.clip(np.rint(samples * 32768), -32768, 32767).astype(np.int16)
     buffer = io.BytesIO()

@@ -11,6 +11,7 @@ import traceback
 import warnings
 from argparse import ArgumentError
 from collections.abc import Callable
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -122,11 +123,14 @@ def tokenize(codec: str, manifest: str, *, output: str, options: TokenizeOptions
     """
     from audiolm_kit import checkpoint
     from audiolm_kit.codec.model import NeuralCodec
+    from audiolm_kit.data.tokenize import SKIPPED
     from audiolm_kit.data.tokenize import tokenize as encode
 
+    device = checked_device(options.device)
     model = checkpoint.load(NeuralCodec, codec)
-    report = encode(model, checkpoint.fingerprint(model), manifest, output, options)
-    print(f"{report.rows} rows in {report.shards} shards under {output}, {report.skipped} rows skipped")
+    report = encode(model, checkpoint.fingerprint(model), manifest, output, replace(options, device=device))
+    told = f"; {report.skipped} sounds skipped, see {SKIPPED}" if report.skipped else ""
+    print(f"{output}: {report.rows} rows in {report.shards} shards{told}")
 
 
 def generate(
@@ -148,10 +152,19 @@ def generate(
         seed: The same seed makes the same sound.
         device: Where to compute: cpu, cuda, or auto for the best there is.
     """
+    from tqdm import tqdm
+
+    from audiolm_kit.inference.audiogen import BATCH
+
+    paths = numbered(output, len(texts))
     model = opened(checkpoint, device)
-    sounds = model.generate(list(texts), seconds, sampling=sampling, seed=seed)
-    for path, text, sound in zip(numbered(output, len(texts)), texts, sounds, strict=True):
-        keep(path, sound, model.sidecar(text=text, seconds=seconds, sampling=sampling, seed=seed))
+    with tqdm(total=len(texts), unit="sound", disable=not sys.stderr.isatty() or len(texts) == 1) as progress:
+        for first in range(0, len(texts), BATCH):
+            seeds = range(seed + first, seed + len(texts))[:BATCH]
+            sounds = model.generate(texts[first : first + BATCH], seconds, sampling, seeds)
+            for path, text, own, sound in zip(paths[first:], texts[first:], seeds, sounds, strict=False):
+                keep(path, sound, model.sidecar(text, seconds, sampling, own))
+            progress.update(len(sounds))
 
 
 def continue_(
@@ -178,30 +191,55 @@ def continue_(
     """
     from audiolm_kit import audio
 
-    model = opened(checkpoint, device)
     [path] = numbered(output, 1)
-    ...
+    given = audio.read(prompt)
+    model = opened(checkpoint, device)
+    [sound] = model.continue_([given], seconds, [text] if text else None, sampling, seed)
+    keep(path, sound, model.sidecar(text, seconds, sampling, seed, prompt))
 
 
 def opened(checkpoint: str, device: str) -> AudioGen:
     """Load a checkpoint folder onto a device."""
-    import torch
-
     from audiolm_kit.inference.audiogen import AudioGen
 
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    return AudioGen.load(checkpoint, device)
+    return AudioGen.load(checkpoint, checked_device(device))
+
+
+def checked_device(name: str) -> str:
+    """The device's name, where it is there; `auto` becomes the best there is."""
+    import torch
+
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        torch.empty(0, device=name)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0].rstrip(".")
+        raise ValueError(f"device is {name!r}, which is not here ({reason}): choose auto or cpu") from error
+    return name
 
 
 def numbered(output: str, count: int) -> list[Path]:
-    """The files to write: one name as it stands, several as NAME-1, NAME-2 ...; a name without a suffix is a folder."""
+    """The files to write: one name as it stands, several as NAME-1, NAME-2 ...; without a suffix it is a folder."""
+    from audiolm_kit.audio import WRITABLE
+
     path = Path(output)
     if path.is_dir() or not path.suffix:
         return [path / f"{number}.wav" for number in range(1, count + 1)]
+    if path.suffix.lower() not in WRITABLE:  # said before the work, not after it
+        raise ValueError(f"cannot write {path}: the suffix is {path.suffix!r}, choose one of {' '.join(WRITABLE)}")
     if count == 1:
         return [path]
     return [path.with_name(f"{path.stem}-{number}{path.suffix}") for number in range(1, count + 1)]
+
+
+def keep(path: Path, sound: Sound, about: dict[str, Any]) -> None:
+    """Write a sound, its sidecar NAME.json beside it, and say where."""
+    from audiolm_kit import audio, checkpoint
+
+    audio.write(path, sound)
+    checkpoint.write_json(path.with_suffix(".json"), about)
+    print(path)
 
 
 def doctor(checkpoint: str | None = None) -> int:

@@ -212,5 +212,15 @@ def try_lm(folder: Path) -> str:
 
 
 def try_audiogen(folder: Path) -> str:
-    """Open a whole model and make a tenth of a second."""
-    ...
+    """Open a whole model (which compares its parts) and make a tenth of a second."""
+    import torch
+
+    from audiolm_kit.inference.audiogen import AudioGen
+
+    model = AudioGen.load(folder)
+    text = "" if model.conditioner is None else "a sound"
+    [sound] = model.generate([text], seconds=0.1)
+    if not torch.isfinite(sound.samples).all():
+        raise ValueError(f"{folder} generates NaN: its weights are damaged")
+    shape = f"{model.codec.num_codebooks} codebooks of {model.codec.codebook_size} at {model.codec.frame_rate:g} Hz"
+    return f"{shape}, codec {model.fingerprints['codec']}, lm {model.fingerprints['lm']}, generates"

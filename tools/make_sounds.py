@@ -299,7 +299,7 @@ def make_set(folder: Path, wanted: SoundSet) -> Path:
         path = folder / "sounds" / f"{index:05d}_{clip.label}{wanted.suffix}"
         write(path, clip.sound)
         duration = clip.sound.samples.shape[-1] / wanted.sample_rate
-        rows.append(Row(path=str(path.resolve()), duration=duration, caption=clip.caption, label=clip.label, split=clip.split))
+        rows.append(Row(str(path.resolve()), duration, caption=clip.caption, label=clip.label, split=clip.split))
     manifest = folder / "manifest.jsonl"
     write_manifest(manifest, rows)
     return manifest

@@ -1,8 +1,9 @@
 """The light codec body: ConvNeXt blocks at frame rate between a short-time Fourier transform and its inverse.
 
-Every layer runs on frames instead of samples, so that a second of sound costs some hundred steps of the network where SEANet takes
-ten thousand. Blocks and Fourier head after Siuzdak 2023 (Vocos, sections 3.2 and 3.3); blocks after Liu et al. 2022.
-B batch, C channels, L samples, D latent width, T codec frames, F frequencies, W width, S spectral frames (S = T * frames_per_code).
+Every layer runs on frames instead of samples, so that a second of sound costs some hundred steps of the network where
+SEANet takes ten thousand. Blocks after Liu et al. 2022 (ConvNeXt), Fourier head after Siuzdak 2023 (Vocos, section 3).
+B batch, C channels, L samples, D latent width, T codec frames, F frequencies, W width, S spectral frames
+(S = T * frames_per_code).
 """
 
 from __future__ import annotations
@@ -36,7 +37,8 @@ class ConvNeXtConfig:
 
     def __post_init__(self) -> None:
         if self.fft_size < self.hop or (self.fft_size - self.hop) % 2:
-            raise ValueError(f"fft_size is {self.fft_size}, wanted hop ({self.hop}) plus an even number, so that frames overlap evenly")
+            wanted = f"hop ({self.hop}) plus an even number, so that frames overlap evenly"
+            raise ValueError(f"fft_size is {self.fft_size}, wanted {wanted}")
 
 
 class ConvNeXtEncoder(nn.Module):
@@ -64,7 +66,13 @@ class ConvNeXtEncoder(nn.Module):
         batch, margin = audio.shape[0], (self.config.fft_size - self.config.hop) // 2
         padded = F.pad(rearrange(audio, "b c l -> (b c) l").float(), (margin, margin))
         spectrum = torch.stft(
-            padded, self.config.fft_size, self.config.hop, window=self.window, center=False, normalized=True, return_complex=True
+            padded,
+            self.config.fft_size,
+            self.config.hop,
+            window=self.window,
+            center=False,
+            normalized=True,
+            return_complex=True,
         )
         magnitude = spectrum.abs()
         turned = spectrum * (magnitude + 1e-4).pow(-0.7)
@@ -117,12 +125,13 @@ class FrameConv(nn.Conv1d):
         super().__init__(channels_in, channels_out, kernel, padding=kernel // 2, groups=groups)
 
     def forward(self, frames: Tensor) -> Tensor:
-        with torch.autocast(frames.device.type, enabled=frames.device.type != "cpu" and torch.is_autocast_enabled(frames.device.type)):
+        kind = frames.device.type
+        with torch.autocast(kind, enabled=kind != "cpu" and torch.is_autocast_enabled(kind)):
             return super().forward(frames.transpose(1, 2).to(self.weight.dtype)).transpose(1, 2)
 
 
 class FourierHead(nn.Module):
-    """Frames [B, S, W] -> audio [B, C, S * hop]: magnitude and phase, inverse transform, overlap-add (Vocos, section 3.3)."""
+    """Frames [B, S, W] -> audio [B, C, S * hop]: magnitude and phase, inverse transform, overlap-add (Vocos)."""
 
     window: Tensor
 
@@ -145,7 +154,10 @@ class FourierHead(nn.Module):
         length = (count - 1) * hop + size
         squared = self.window.square().expand(1, count, -1)
         both = F.fold(
-            torch.cat([frames, squared]).transpose(1, 2), output_size=(1, length), kernel_size=(1, size), stride=(1, hop)
+            torch.cat([frames, squared]).transpose(1, 2),
+            output_size=(1, length),
+            kernel_size=(1, size),
+            stride=(1, hop),
         )[:, 0, 0]
         margin = (size - hop) // 2
         both = both[:, margin : length - margin]

@@ -6,9 +6,11 @@ B batch, C channels, L samples, K codebooks, T frames, P prompt frames.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+import hashlib
+import operator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -25,6 +27,10 @@ KIND = "AudioGen"
 TEXT_MODEL = "text.model"
 BATCH = 32
 """Items that are generated at once; what comes out does not depend on it."""
+SILENCE = 1e-4
+"""A root mean square below this (-80 dBFS) says nothing about loudness."""
+
+T = TypeVar("T")
 
 
 class AudioGen:
@@ -34,6 +40,8 @@ class AudioGen:
 
         model = AudioGen.load("build/hello/lm")
         [sound] = model.generate(["a high bell rings"], seconds=2, seed=1)
+        [longer] = model.continue_([sound], seconds=4)
+        audio.write("bell.wav", longer)
     """
 
     def __init__(self, codec: NeuralCodec, lm: StreamLM, conditioner: TextConditioner | None = None) -> None:
@@ -46,7 +54,7 @@ class AudioGen:
         if (lm.config.text.kind == "none") != (conditioner is None):
             raise ValueError(f"the model reads text of kind {lm.config.text.kind!r}: give the conditioner of that kind")
         self.codec, self.lm, self.conditioner = codec.eval(), lm.eval(), conditioner
-        self.fingerprints = {"codec": checkpoint.fingerprint(codec), "lm": checkpoint.fingerprint(lm)}
+        self.fingerprints = _fingerprints(codec, lm, conditioner)
 
     @classmethod
     def load(cls, folder: str | Path, device: str = "cpu") -> AudioGen:
@@ -56,20 +64,41 @@ class AudioGen:
             FileNotFoundError: the folder or a part of it is missing.
             ValueError: it is no AudioGen checkpoint, it is cut off, or its parts do not belong together.
         """
-        folder = Path(folder)
+        folder, place = Path(folder), _device(device)
         about = checkpoint.read_kind(folder, KIND)
-        codec = checkpoint.load(NeuralCodec, folder / "codec").to(device)
-        lm = checkpoint.load(StreamLM, folder / "lm").to(device)
+        codec = checkpoint.load(NeuralCodec, folder / "codec").to(place)
+        lm = checkpoint.load(StreamLM, folder / "lm").to(place)
         text = lm.config.text
         conditioner = TextConditioner.load(text, folder / TEXT_MODEL) if text.kind != "none" else None
         model = cls(codec, lm, conditioner)
         for part, expected in about.get("fingerprints", {}).items():
-            if model.fingerprints.get(part) != expected:
+            found = model.fingerprints.get(part)
+            if found != expected:
                 raise ValueError(
-                    f"{folder / part} is not what the checkpoint was made of (fingerprint {model.fingerprints.get(part)}, "
-                    f"wanted {expected}): copy the whole folder again"
+                    f"the {part} in {folder} is not what the checkpoint was made of (fingerprint {found}, wanted "
+                    f"{expected}): copy the whole folder again"
                 )
         return model
+
+    def save(self, folder: str | Path) -> None:
+        """Write the checkpoint folder that ``load`` opens, whole or not at all; an earlier one there is replaced.
+
+        Raises:
+            ValueError: the folder holds something else.
+        """
+        folder = Path(folder)
+        if folder.exists() and not (folder / checkpoint.CONFIG).is_file():
+            raise ValueError(f"{folder} exists and is no checkpoint: give a new folder, or an earlier checkpoint's")
+        with checkpoint.replacing(folder) as draft:
+            checkpoint.write_into(self.codec, draft / "codec")
+            checkpoint.write_into(self.lm, draft / "lm")
+            if self.conditioner is not None and self.conditioner.vocabulary is not None:
+                self.conditioner.vocabulary.save(draft / TEXT_MODEL)
+            # Of the parts as they will be read: weights in half precision come back in single.
+            stored = checkpoint.load(NeuralCodec, draft / "codec"), checkpoint.load(StreamLM, draft / "lm")
+            fingerprints = _fingerprints(*stored, self.conditioner)
+            about = {"format": checkpoint.FORMAT, "kind": KIND, "fingerprints": fingerprints}
+            checkpoint.write_json(draft / checkpoint.CONFIG, about)
 
     @property
     def sample_rate(self) -> int:
@@ -91,18 +120,23 @@ class AudioGen:
         """One sound for each text; an empty text leaves it to the model.
 
         Args:
-            seconds: of each sound, to the next whole frame of the codec.
+            texts: what is to be heard.
+            seconds: the length of each sound.
             seed: item i is drawn with ``seed + i``, or with its own of as many seeds. An item depends on its text and
                 seed alone, not on its neighbours.
 
         Raises:
-            ValueError: no text, not a positive length, texts for a model without text, or too few seeds.
+            ValueError: no text, no positive length, a text for a model without text, or too few seeds.
         """
-        if not texts or isinstance(texts, str):
-            raise ValueError(f"texts are {texts!r}: give a list of at least one caption")
+        texts = _listed(texts, "texts", "caption")
         prompt = torch.zeros(len(texts), self.codec.num_codebooks, 0, dtype=torch.long)
-        codes = self._continue_codes(prompt, list(texts), self._num_frames(seconds), sampling, seed)
-        return [self._cut(Sound(decoded, self.sample_rate), seconds) for decoded in self._decode(codes)]
+        length, seeds = self._num_samples(seconds), _seeds(seed, len(texts))
+        sounds = []
+        for first in range(0, len(texts), BATCH):
+            rows = slice(first, first + BATCH)
+            codes = self._codes(prompt[rows], texts[rows], self._num_frames(length), sampling, seeds[rows])
+            sounds += [Sound(samples[:, :length], self.sample_rate) for samples in self._decode(codes)]
+        return sounds
 
     def continue_(
         self,
@@ -115,28 +149,28 @@ class AudioGen:
         """Each prompt through the codec and on, ``seconds`` in all, as loud as the prompt is.
 
         Args:
-            prompts: any sample rate and channels; what does not fill a whole frame at the end is left out.
-            seconds: of the whole, the prompt included.
+            prompts: of any sample rate and number of channels; what does not fill a frame at their end is left out.
+            seconds: the length of the whole, the prompt included.
             texts: one for each prompt, or None to leave it to the prompts.
             seed: as in ``generate``.
 
         Raises:
-            ValueError: an empty or silent-free prompt that is no sound (NaN), one shorter than a frame or longer than
-                the request, or as many texts as there are not prompts.
+            ValueError: a prompt that is shorter than a frame, not shorter than the request, or holds NaN; texts of
+                another number than the prompts; and as in ``generate``.
         """
-        if not prompts or isinstance(prompts, Sound):
-            raise ValueError("prompts: give a list of at least one Sound")
-        texts = [""] * len(prompts) if texts is None else list(texts)
+        prompts = _listed(prompts, "prompts", "Sound")
+        texts = [""] * len(prompts) if texts is None else _listed(texts, "texts", "caption")
         if len(texts) != len(prompts):
             raise ValueError(f"{len(texts)} texts for {len(prompts)} prompts: give one for each, or none")
-        seeds = _seeds(seed, len(prompts))
+        length, seeds = self._num_samples(seconds), _seeds(seed, len(prompts))
+        fitted = [self._whole_frames(prompt, length) for prompt in prompts]
         made: dict[int, Sound] = {}
-        fitted = [self._whole_frames(prompt, seconds) for prompt in prompts]
-        for places in _alike([sound.samples.shape[1] for sound in fitted]):
-            prompt = self.codec.encode(torch.stack([fitted[i].samples for i in places]).to(self.device)).cpu()
-            chosen = [texts[i] for i in places], self._num_frames(seconds), sampling, [seeds[i] for i in places]
-            for i, decoded in zip(places, self._decode(self._continue_codes(prompt, *chosen)), strict=True):
-                made[i] = self._cut(_as_loud(Sound(decoded, self.sample_rate), fitted[i]), seconds)
+        for places in _alike([samples.shape[1] for samples in fitted]):
+            codes = self.codec.encode(torch.stack([fitted[i] for i in places]).to(self.device))
+            own_texts, own_seeds = [texts[i] for i in places], [seeds[i] for i in places]
+            codes = self._codes(codes, own_texts, self._num_frames(length), sampling, own_seeds)
+            for i, samples in zip(places, self._decode(codes), strict=True):
+                made[i] = Sound(_as_loud(samples, fitted[i])[:, :length], self.sample_rate)
         return [made[i] for i in range(len(prompts))]
 
     def sidecar(self, text: str, seconds: float, sampling: Sampling, seed: int, prompt: str = "") -> dict[str, Any]:
@@ -154,17 +188,9 @@ class AudioGen:
 
     # --- inside -------------------------------------------------------------------------------------------------------
 
-    def _continue_codes(
-        self, prompt: Tensor, texts: list[str], num_frames: int, sampling: Sampling, seed: int | Sequence[int]
-    ) -> Tensor:
-        """Codes [B, K, P] -> [B, K, T], in batches."""
-        seeds = _seeds(seed, len(texts))
-        parts = []
-        for first in range(0, len(texts), BATCH):
-            rows = slice(first, first + BATCH)
-            given, context = prompt[rows].to(self.device), self._context(texts[rows])
-            parts.append(generate(self.lm, given, num_frames, sampling, context, seeds=seeds[rows]))
-        return torch.cat(parts)
+    def _codes(self, prompt: Tensor, texts: list[str], num_frames: int, sampling: Sampling, seeds: list[int]) -> Tensor:
+        """Continue codes [B, K, P] -> [B, K, T], one batch."""
+        return generate(self.lm, prompt.to(self.device), num_frames, sampling, self._context(texts), seeds=seeds)
 
     @torch.no_grad()
     def _context(self, texts: list[str]) -> Context | None:
@@ -175,53 +201,92 @@ class AudioGen:
             raise ValueError("this model was trained without captions: leave the text out")
         return self.lm.condition(self.conditioner.prepare(texts, self.device))
 
-    def _decode(self, codes: Tensor) -> list[Tensor]:
-        """Codes [B, K, T] -> B sounds [C, L], in batches, on the CPU."""
-        parts = [self.codec.decode(each.to(self.device)).float().cpu() for each in codes.split(BATCH)]
-        return list(torch.cat(parts).clamp(-1, 1))
+    def _decode(self, codes: Tensor) -> Tensor:
+        """Codes [B, K, T] -> audio [B, C, T * hop] on the CPU."""
+        return self.codec.decode(codes).float().cpu().clamp(-1, 1)
 
-    def _num_frames(self, seconds: float) -> int:
-        """How many frames reach that far."""
+    def _num_samples(self, seconds: float) -> int:
+        """The length that was asked for, L."""
         if not 0 < seconds < float("inf"):
             raise ValueError(f"seconds is {seconds}: ask for a positive number")
-        return max(1, -int(-seconds * self.codec.frame_rate // 1))
+        return max(1, round(seconds * self.sample_rate))
 
-    def _cut(self, sound: Sound, seconds: float) -> Sound:
-        """Without what the last frame has beyond the request."""
-        return sound._replace(samples=sound.samples[:, : max(1, round(seconds * self.sample_rate))])
+    def _num_frames(self, num_samples: int) -> int:
+        """The frames that reach that far; in whole numbers, where rounding cannot add one."""
+        return -(-num_samples // self.codec.hop)
 
-    def _whole_frames(self, prompt: Sound, seconds: float) -> Sound:
-        """A prompt as the codec takes it: a silence that fills up its last frame would be continued as a pause."""
-        sound = audio.fit(prompt, self.codec.sample_rate, self.codec.channels)
-        frames = sound.samples.shape[1] // self.codec.hop
-        length = sound.samples.shape[1] / self.sample_rate
-        if not frames:
-            raise ValueError(f"the prompt is {length:.3f} s long: give at least one frame, {1 / self.codec.frame_rate:.3f} s")
-        if frames >= self._num_frames(seconds):
-            raise ValueError(f"the prompt is {length:.2f} s long, {seconds} s in all were asked for: ask for more seconds")
-        return Sound(sound.samples[:, : frames * self.codec.hop], sound.sample_rate)
+    def _whole_frames(self, prompt: Sound, num_samples: int) -> Tensor:
+        """A prompt as the codec takes it, [C, L].
+
+        A frame that the prompt does not fill would be filled up with silence, and that continued as a pause.
+        """
+        audio.checked(prompt.samples, "the prompt")
+        samples = audio.fit(prompt, self.sample_rate, self.codec.channels).samples
+        length, frame = samples.shape[1], self.codec.hop
+        given, one, wanted = (f"{count / self.sample_rate:.3f} s" for count in (length, frame, num_samples))
+        if length < frame:
+            raise ValueError(f"the prompt is {given} long, a frame of the codec {one}: give at least one frame")
+        if length >= num_samples:
+            raise ValueError(f"the prompt is {given} long, {wanted} were asked for in all: ask for more seconds")
+        return samples[:, : length - length % frame]
+
+
+def _fingerprints(codec: NeuralCodec, lm: StreamLM, conditioner: TextConditioner | None) -> dict[str, str]:
+    """What names each part that a checkpoint holds."""
+    found = {"codec": checkpoint.fingerprint(codec), "lm": checkpoint.fingerprint(lm)}
+    if conditioner is not None and conditioner.vocabulary is not None:
+        found["text"] = hashlib.sha256(conditioner.vocabulary.model).hexdigest()[:16]
+    return found
+
+
+def _device(name: str) -> torch.device:
+    """A device that is there."""
+    try:
+        return torch.zeros(0, device=name).device
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        cause = str(error).strip().split("\n")[0]
+        raise ValueError(f"device {name!r} cannot be used here ({cause}): give cpu, or another that is there") from None
+
+
+def _listed(items: Sequence[T], name: str, kind: str) -> list[T]:
+    """The items as a list; a lone one, which is a sequence too (of letters, of fields), is refused."""
+    if isinstance(items, (str, Sound)) or len(items) == 0:
+        given = "empty" if len(items) == 0 else f"a single {kind}"
+        raise ValueError(f"{name} is {given}: give a list of at least one {kind}")
+    return list(items)
 
 
 def _seeds(seed: int | Sequence[int], count: int) -> list[int]:
     """One seed for each item."""
-    if isinstance(seed, int):
-        return [seed + i for i in range(count)]
-    if len(seed) != count:
-        raise ValueError(f"{len(seed)} seeds for {count} items: give one for each, or a single one")
-    return list(seed)
+    if isinstance(seed, Sequence):
+        if len(seed) != count:
+            raise ValueError(f"{len(seed)} seeds for {count} items: give one for each, or a single one")
+        seeds = list(seed)
+    else:
+        seeds = [operator.index(seed) + i for i in range(count)]
+    if not -(2**63) <= min(seeds) <= max(seeds) < 2**64:
+        raise ValueError(f"seeds are {min(seeds)} to {max(seeds)}: give numbers from -2**63 to 2**64 - 1")
+    return seeds
 
 
-def _alike(lengths: list[int]) -> list[list[int]]:
-    """The places of equal lengths: prompts are batched with prompts of their length, never padded."""
+def _alike(lengths: list[int]) -> Iterator[list[int]]:
+    """The places of equal lengths, a batch at a time: prompts are never padded to one another's length."""
     groups: dict[int, list[int]] = {}
     for place, length in enumerate(lengths):
         groups.setdefault(length, []).append(place)
-    return list(groups.values())
+    for group in groups.values():
+        for first in range(0, len(group), BATCH):
+            yield group[first : first + BATCH]
 
 
-def _as_loud(made: Sound, prompt: Sound) -> Sound:
-    """Scale a continuation so that its beginning is as loud as the prompt it begins with; never past full scale."""
-    beginning = made.samples[:, : prompt.samples.shape[1]].square().mean().sqrt()
-    gain = prompt.samples.square().mean().sqrt() / beginning.clamp_min(1e-4)
-    loudest = made.samples.abs().max().clamp_min(1e-4)
-    return made._replace(samples=made.samples * torch.minimum(gain, 1 / loudest))
+def _as_loud(made: Tensor, prompt: Tensor) -> Tensor:
+    """Scale a continuation [C, L] so that its beginning is as loud as the prompt; never past full scale.
+
+    A silent prompt has no loudness to follow.
+    """
+    wanted = prompt.square().mean().sqrt()
+    if wanted < SILENCE:
+        return made
+    beginning = made[:, : prompt.shape[1]].square().mean().sqrt()
+    loudest = made.abs().max()
+    return made * torch.minimum(wanted / beginning.clamp_min(SILENCE), 1 / loudest.clamp_min(SILENCE))

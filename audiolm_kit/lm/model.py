@@ -86,7 +86,8 @@ class StreamLM(nn.Module):
         """Teacher forcing: codes ``[B, K, T] -> `` logits ``[B, K, T, V]``, each given all codes that come before it.
 
         Args:
-            codes: From 0 to V - 1.
+            codes: From 0 to V - 1; V (``special``) at padding behind a short row makes its last frames stand as they
+                do in generation.
             context: Of ``condition``; None is the null context.
             prefix: Codes ``[B, K, T]`` of the earlier stage, if the model has one.
         """
@@ -160,11 +161,14 @@ class StreamLM(nn.Module):
         return [x]
 
     def _initialise(self) -> None:
-        """Of the transformer's own deviation, whose reasons are told there."""
-        deviation = math.sqrt(2 / (5 * self.config.transformer.dim))
-        for name, weight in self.named_parameters():
-            if name in ("embedding.weight", "prefix_embedding.weight", "heads.weight"):
-                nn.init.normal_(weight, std=deviation)
+        """Heads as the transformer's layers; a step's summed embeddings as large as its position (rms 0.71).
+
+        Embeddings of the layers' deviation drown in the positions, and small models then learn late.
+        """
+        nn.init.normal_(self.heads.weight, std=math.sqrt(2 / (5 * self.config.transformer.dim)))
+        nn.init.normal_(self.embedding.weight, std=math.sqrt(1 / (2 * self.config.num_codebooks)))
+        if self.config.prefix.num_codebooks:
+            nn.init.normal_(self.prefix_embedding.weight, std=math.sqrt(1 / 2))
 
 
 def codebook_losses(logits: Tensor, codes: Tensor, mask: Tensor) -> Tensor:
@@ -172,11 +176,13 @@ def codebook_losses(logits: Tensor, codes: Tensor, mask: Tensor) -> Tensor:
 
     Args:
         logits: ``[B, K, T, V]``.
-        codes: ``[B, K, T]``, from 0 to V - 1 also where masked.
+        codes: ``[B, K, T]``, from 0 to V - 1; anything where masked.
         mask: ``[B, T]`` or ``[B, K, T]``, True at frames that count.
     """
-    entropy = F.cross_entropy(logits.flatten(0, 2).float(), codes.flatten(), reduction="none").view(codes.shape)
-    weights = (mask if mask.dim() == 3 else mask[:, None]).expand(codes.shape).to(entropy.dtype)
+    counted = (mask if mask.dim() == 3 else mask[:, None]).expand(codes.shape).bool()
+    targets = codes.masked_fill(~counted, 0).flatten()
+    entropy = F.cross_entropy(logits.flatten(0, 2).float(), targets, reduction="none").view(codes.shape)
+    weights = counted.to(entropy.dtype)
     return (entropy * weights).sum(dim=(0, 2)) / weights.sum(dim=(0, 2)).clamp(min=1)
 
 

@@ -38,7 +38,7 @@ class Sampling:
 
 def guide(logits: Tensor, scale: float) -> Tensor:
     """``[2B, ...] -> [B, ...]``: conditional rows first, null rows second (arXiv:2207.12598, on logits)."""
-    conditional, null = logits.chunk(2)
+    conditional, null = _fine(logits).chunk(2)
     return null + (conditional - null) * scale
 
 
@@ -49,13 +49,13 @@ def draw(logits: Tensor, sampling: Sampling, uniforms: Tensor) -> Tensor:
     list would otherwise swap their sounds.
 
     Args:
-        logits: Any real numbers; in float32 or finer from here on.
+        logits: Any real numbers, -inf among them.
         sampling: Its guidance_scale is not looked at: see ``guide``.
         uniforms: ``[...]`` in [0, 1), one for each code.
     """
     if sampling.temperature == 0:
         return logits.argmax(dim=-1)
-    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    logits = _fine(logits)
     # Relative to the likeliest, so that a tiny temperature ends in -inf and never in inf - inf.
     logits = (logits - logits.amax(dim=-1, keepdim=True)) / sampling.temperature
     if 0 < sampling.top_k < logits.shape[-1]:
@@ -68,6 +68,11 @@ def draw(logits: Tensor, sampling: Sampling, uniforms: Tensor) -> Tensor:
     reached = probabilities.cumsum(dim=-1) * (probabilities > 0)
     goal = uniforms[..., None].to(reached.dtype) * reached.amax(dim=-1, keepdim=True)
     return (reached > goal).int().argmax(dim=-1)  # the first one
+
+
+def _fine(logits: Tensor) -> Tensor:
+    """In float32 or finer: what half precision rounds away, guidance would magnify."""
+    return logits.to(torch.promote_types(logits.dtype, torch.float32))
 
 
 def _least_of_nucleus(logits: Tensor, top_p: float) -> Tensor:

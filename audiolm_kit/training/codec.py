@@ -16,6 +16,7 @@ from audiolm_kit.codec.discriminator import DiscriminatorConfig, MultiScaleSTFTD
 from audiolm_kit.codec.losses import Balancer, MelLoss, feature_matching, hinge_discriminator, hinge_generator
 from audiolm_kit.codec.model import CodecConfig, NeuralCodec
 from audiolm_kit.data.modules import SoundBatch
+from audiolm_kit.training.optim import WarmupConstant
 from audiolm_kit.training.task import Task
 
 DEFAULT_WEIGHTS = {"mel": 2.0, "wave": 0.1, "adversarial": 4.0, "feature": 4.0}
@@ -33,10 +34,11 @@ class CodecTask(Task):
         commitment_weight: of the distance between latents and codebook entries, outside the balancer.
         optimizer: for the codec and, made a second time, for the discriminator.
         scheduler: of both learning rates, moved on once a step.
-        quantize_from: the step at which the codebooks start; before it the body learns unquantised. A body quantised from
-            its first step tends to collapse to a mean spectrum.
+        quantize_from: the step at which the codebooks start; before it the body learns unquantised. A body quantised
+            from its first step tends to collapse to a mean spectrum.
         adversarial_from: the step at which the discriminator starts (-1: never).
-        quantizer_dropout: share of the items that use a random number of codebooks, so that one codec serves several bitrates.
+        quantizer_dropout: share of the items that use a random number of codebooks, so that one codec serves several
+            bitrates.
         fft_sizes: windows of the mel distance, in samples.
         clip: largest norm of the codec's gradient (0: no limit).
     """
@@ -48,7 +50,7 @@ class CodecTask(Task):
         loss_weights: dict[str, float] = DEFAULT_WEIGHTS,
         commitment_weight: float = 0.25,
         optimizer: OptimizerCallable = torch.optim.AdamW,
-        scheduler: LRSchedulerCallable = torch.optim.lr_scheduler.ConstantLR,
+        scheduler: LRSchedulerCallable = WarmupConstant,
         quantize_from: int = 500,
         adversarial_from: int = -1,
         quantizer_dropout: float = 0.5,
@@ -59,7 +61,9 @@ class CodecTask(Task):
     ) -> None:
         super().__init__(export, export_every)
         if discriminator.channels != codec.channels:
-            raise ValueError(f"discriminator.channels is {discriminator.channels}, the codec has {codec.channels}: set both alike")
+            raise ValueError(
+                f"discriminator.channels is {discriminator.channels}, the codec has {codec.channels}: set both alike"
+            )
         if set(loss_weights) != set(DEFAULT_WEIGHTS):
             raise ValueError(f"loss_weights names {sorted(loss_weights)}, wanted {sorted(DEFAULT_WEIGHTS)}")
         self.automatic_optimization = False  # two optimizers, and the gradient starts at the decoder's output
@@ -69,7 +73,8 @@ class CodecTask(Task):
         self.balancer = Balancer(dict(loss_weights))
         self.commitment_weight, self.clip = commitment_weight, clip
         self.make_optimizer, self.make_scheduler = optimizer, scheduler
-        self.quantize_from, self.adversarial_from, self.quantizer_dropout = quantize_from, adversarial_from, quantizer_dropout
+        self.quantize_from, self.adversarial_from = quantize_from, adversarial_from
+        self.quantizer_dropout = quantizer_dropout
 
     def training_step(self, batch: SoundBatch, batch_idx: int) -> None:
         """One step of the discriminator, once it has started, and one of the codec."""
@@ -91,9 +96,8 @@ class CodecTask(Task):
         quantize = self.batches_seen >= self.quantize_from
         for name, number in (("mel", None), ("mel_half", half)):
             made = self.codec(batch.audio, number, quantize)
-            self.log(f"valid/{name}", self.mel_loss(made.audio, batch.audio), batch_size=len(batch.audio), prog_bar=True, sync_dist=True)
-        used = torch.stack([codes.unique().numel() / torch.tensor(self.codec.codebook_size) for codes in made.codes.unbind(1)])
-        self.log("valid/codes_used", used.mean(), batch_size=len(batch.audio), sync_dist=True)
+            distance = self.mel_loss(made.audio, batch.audio)
+            self.log(f"valid/{name}", distance, batch_size=len(batch.audio), prog_bar=True, sync_dist=True)
 
     def _losses(self, made: Tensor, real: Tensor, adversarial: bool) -> dict[str, Tensor]:
         """The losses by name, each a function of the decoder's output."""

@@ -71,8 +71,7 @@ class LMTask(Task):
                 f"LMTask learns codes, got data of {type(data).__name__}: "
                 "set data to audiolm_kit.data.modules.TokenData"
             )
-        if self.export:
-            _check_export(Path(self.export))
+        super().setup(stage)
         codec = checkpoint.load(NeuralCodec, self.codec_folder)
         self._check(codec, data.format)
         self._codec = (codec,)
@@ -175,12 +174,3 @@ class LMTask(Task):
         if "text_vocabulary" in checkpoint:
             vocabulary = Vocabulary(checkpoint["text_vocabulary"].numpy().tobytes())
             self.conditioner = TextConditioner(self.lm.config.text, vocabulary)
-
-
-def _check_export(folder: Path) -> None:
-    """An export replaces its folder: refuse, before any training, one that holds something else."""
-    free = not folder.exists() or (folder.is_dir() and not any(folder.iterdir()))
-    if not free and not (folder / checkpoint.CONFIG).is_file():
-        raise ValueError(
-            f"export is {folder}, which exists and is no checkpoint: give a new folder or an earlier export"
-        )

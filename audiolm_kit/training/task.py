@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
 import torch
+
+from audiolm_kit.checkpoint import CONFIG
 
 
 class Task(pl.LightningModule):
@@ -26,6 +29,17 @@ class Task(pl.LightningModule):
         self.batches_seen = 0
         """How many training batches this task has learned from; where the data goes on."""
         self.seed = int(os.environ.get("PL_GLOBAL_SEED", "0"))
+
+    def setup(self, stage: str) -> None:
+        """An export replaces its folder: before any training, refuse one that holds something else."""
+        if not self.export:
+            return
+        folder = Path(self.export)
+        free = not folder.exists() or (folder.is_dir() and not any(folder.iterdir()))
+        if not free and not (folder / CONFIG).is_file():
+            raise ValueError(
+                f"export is {folder}, which exists and is no checkpoint: give a new folder or an earlier export"
+            )
 
     def save_checkpoint_folder(self, folder: str) -> None:
         """Write the model as a checkpoint folder that needs nothing of its training."""

@@ -136,6 +136,17 @@ def test_losses_are_masked_means_of_each_codebook() -> None:
     torch.testing.assert_close(loss(logits, codes, mask), by_hand.mean())
 
 
+def test_special_padding_makes_a_short_row_stand_as_if_it_were_alone() -> None:
+    lm, codes = tiny_lm("delay"), some_codes()
+    mask = torch.arange(T) < torch.tensor([[T], [3]])
+    padded = codes.masked_fill(~mask[:, None], lm.special)
+    logits = lm(padded)
+    torch.testing.assert_close(logits[1:, :, :3], lm(codes[1:, :, :3]))
+    torch.testing.assert_close(
+        loss(logits[1:], padded[1:], mask[1:]), loss(logits[1:, :, :3], codes[1:, :, :3], mask[1:, :3])
+    )
+
+
 def test_loss_without_any_frame_is_zero() -> None:
     assert loss(torch.randn(2, K, T, V), some_codes(), torch.zeros(2, T, dtype=torch.bool)) == 0
 

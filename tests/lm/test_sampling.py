@@ -92,6 +92,7 @@ def test_guidance_goes_from_null_through_conditional() -> None:
     torch.testing.assert_close(guide(both, 1.0), conditional)
     torch.testing.assert_close(guide(both, 0.0), null)
     torch.testing.assert_close(guide(both, 3.0), 3 * conditional - 2 * null)
+    assert torch.equal(guide(both.bfloat16(), 3.0), guide(both.bfloat16().float(), 3.0))
 
 
 @pytest.mark.parametrize(

@@ -84,7 +84,7 @@ def test_reconstruction_is_the_codec_s_and_as_long_as_the_recording(codec: Path,
     model = checkpoint.load(NeuralCodec, codec)
     expected = model.decode(model.encode(real.samples[None]))[0, :, :2005].clamp(-1, 1)
     assert not torch.allclose(real.samples, made.samples, atol=1e-2)
-    # The recording was rounded to 16 bits on the way: a code or two at a border may differ, the sound as a whole does not.
+    # The recording was rounded to 16 bits on the way: a code or two at a border may differ, the whole does not.
     assert torch.nn.functional.cosine_similarity(made.samples, expected).item() > 0.9
 
 

@@ -18,6 +18,7 @@ from audiolm_kit.codec.rvq import QuantizerConfig
 from audiolm_kit.conditioning import TextConfig
 from audiolm_kit.data.modules import TokenBatch, TokenData
 from audiolm_kit.data.shards import TokenFormat, TokenRow, write_shards
+from audiolm_kit.inference.audiogen import AudioGen
 from audiolm_kit.lm.model import LMConfig, StreamLM
 from audiolm_kit.text import Vocabulary
 from audiolm_kit.training.lm import LMTask
@@ -208,6 +209,8 @@ def test_the_export_holds_all_that_a_generation_needs(folder: Path, tmp_path: Pa
     assert all(torch.equal(value, task.lm.state_dict()[name]) for name, value in lm.state_dict().items())
     assert Vocabulary.load(tmp_path / "model" / "text.model").size <= lm.config.text.pieces
     assert {path.name for path in tmp_path.iterdir()} == {"model", "run"}
+    (sound,) = AudioGen.load(tmp_path / "model").generate(["a bell rings"], seconds=0.1)
+    assert sound.sample_rate == 1600 and sound.samples.shape == (1, 160)
 
 
 def test_an_export_never_replaces_a_folder_that_is_no_checkpoint(folder: Path, tmp_path: Path) -> None:
