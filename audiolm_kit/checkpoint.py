@@ -1,7 +1,7 @@
 """A checkpoint is a folder, ``config.json`` and ``model.safetensors``: write it, read it, name it by a hash.
 
-``config.json`` is the model's frozen dataclass as plain JSON under the class's bare name. It holds no import paths, so published
-weights survive refactorings, and reading one never runs code.
+``config.json`` is the model's frozen dataclass as plain JSON under the class's bare name. It holds no import paths, so
+published weights survive refactorings, and reading one never runs code.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import os
 import shutil
 import tempfile
 import types
@@ -27,6 +26,7 @@ from torch import Tensor, nn
 FORMAT = 1
 CONFIG = "config.json"
 WEIGHTS = "model.safetensors"
+JSON_TYPES: dict[Any, tuple[type, ...]] = {int: (int,), float: (int, float), bool: (bool,), str: (str,)}
 
 M = TypeVar("M", bound=nn.Module)
 T = TypeVar("T")
@@ -44,11 +44,21 @@ def replacing(target: str | Path) -> Iterator[Path]:
     draft = workspace / target.name
     try:
         yield draft
-        if target.is_dir():
-            target.rename(workspace / "replaced")
-        draft.replace(target)
+        _move(draft, target, aside=workspace / "replaced")
     finally:
         shutil.rmtree(workspace, ignore_errors=True)
+
+
+def _move(draft: Path, target: Path, aside: Path) -> None:
+    if not (draft.is_dir() and target.is_dir()):
+        draft.replace(target)
+        return
+    target.rename(aside)  # no folder can be replaced by another in one step
+    try:
+        draft.rename(target)
+    except OSError:
+        aside.rename(target)
+        raise
 
 
 def write_json(path: str | Path, value: object) -> None:
@@ -67,7 +77,7 @@ def read_json(path: str | Path) -> dict[str, Any]:
     try:
         value = json.loads(Path(path).read_text(encoding="utf-8"))
     except (UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise ValueError(f"{path} is not readable as JSON ({error}): it may be cut off; fetch or write it again") from None
+        raise ValueError(f"{path} is not readable as JSON ({error}): if it was cut off, copy it again") from None
     if not isinstance(value, dict):
         raise ValueError(f"{path} holds a {type(value).__name__}, wanted a JSON object: is it another program's file?")
     return value
@@ -82,8 +92,8 @@ def save(model: nn.Module, folder: str | Path) -> None:
 def write_into(model: nn.Module, folder: Path) -> None:
     """Write a model's two files into a folder that is still being built."""
     folder.mkdir(parents=True, exist_ok=True)
-    config = {"format": FORMAT, "kind": type(model).__name__, "config": dataclasses.asdict(typing.cast(Any, model.config))}
-    (folder / CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+    about = {"format": FORMAT, "kind": type(model).__name__, "config": _plain_config(model)}
+    (folder / CONFIG).write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
     save_file(state, folder / WEIGHTS)
 
@@ -98,7 +108,7 @@ def load(kind: type[M], folder: str | Path) -> M:
     folder = Path(folder)
     stored = read_kind(folder, kind.__name__)
     hints = typing.get_type_hints(kind.__init__)
-    model = kind(from_plain(hints["config"], stored["config"], f"{folder / CONFIG}: config"))
+    model = kind(_dataclass_from_plain(hints["config"], stored.get("config"), f"{folder / CONFIG}: config"))
     _fill(model, _read_weights(folder / WEIGHTS), folder / WEIGHTS)
     return model.eval()
 
@@ -109,20 +119,22 @@ def read_kind(folder: str | Path, kind: str) -> dict[str, Any]:
     if not folder.is_dir():
         raise FileNotFoundError(f"no checkpoint folder at {folder}: give the folder that holds {CONFIG}")
     if not (folder / CONFIG).is_file():
-        raise FileNotFoundError(f"{folder} holds no {CONFIG}, so it is no checkpoint of ours: give a folder that `fit` exported")
+        raise FileNotFoundError(
+            f"{folder} holds no {CONFIG}, so it is no checkpoint: give a folder that `fit` exported"
+        )
     stored = read_json(folder / CONFIG)
     if stored.get("kind") != kind:
-        raise ValueError(f"{folder} holds a {stored.get('kind', 'foreign checkpoint')}, wanted a {kind}: give the folder of a {kind}")
-    if stored.get("format") != FORMAT:
-        raise ValueError(f"{folder} has format {stored.get('format')}, this version reads {FORMAT}: upgrade audiolm_kit")
+        found = stored.get("kind", "foreign checkpoint")
+        raise ValueError(f"{folder} holds a {found}, wanted a {kind}: give the folder of a {kind}")
+    if (found := stored.get("format")) != FORMAT:
+        raise ValueError(f"{folder} has format {found}, this version reads {FORMAT}: upgrade audiolm_kit")
     return stored
 
 
 def fingerprint(model: nn.Module) -> str:
     """16 hex digits that change with any weight or config value: which codec made these codes?"""
     digest = hashlib.sha256()
-    config = {"kind": type(model).__name__, "config": dataclasses.asdict(typing.cast(Any, model.config))}
-    digest.update(json.dumps(config, sort_keys=True).encode())
+    digest.update(json.dumps({"kind": type(model).__name__, "config": _plain_config(model)}, sort_keys=True).encode())
     for name, tensor in sorted(model.state_dict().items()):
         tensor = tensor.detach().cpu().contiguous()
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
@@ -130,24 +142,33 @@ def fingerprint(model: nn.Module) -> str:
     return digest.hexdigest()[:16]
 
 
+def _plain_config(model: nn.Module) -> dict[str, Any]:
+    return dataclasses.asdict(typing.cast(Any, model.config))
+
+
 def from_plain(hint: Any, value: Any, where: str) -> Any:
     """Rebuild a (nested) dataclass, tuple or plain value of type ``hint`` from JSON.
 
     Raises:
-        ValueError: unknown fields, or a value that the dataclass itself refuses; ``where`` names the place.
+        ValueError: an unknown field, a value of another type, or one that the dataclass itself refuses; ``where``
+            names the place.
     """
-    if value is None:
-        return None
     if dataclasses.is_dataclass(hint):
         return _dataclass_from_plain(typing.cast("type[Any]", hint), value, where)
     origin, args = typing.get_origin(hint), typing.get_args(hint)
-    if origin in (typing.Union, types.UnionType):
+    if origin in (typing.Union, types.UnionType) and type(None) in args:
         inner = [arg for arg in args if arg is not type(None)]
-        return from_plain(inner[0], value, where) if len(inner) == 1 else value
-    if origin is tuple:
-        item = args[0] if args else Any
-        return tuple(from_plain(item, each, where) for each in value)
+        return value if value is None or len(inner) > 1 else from_plain(inner[0], value, where)
+    if origin is tuple and isinstance(value, (list, tuple)):
+        return tuple(from_plain(args[0], each, where) for each in value)
+    fits = value in args if origin is typing.Literal else type(value) in JSON_TYPES.get(hint, (type(value),))
+    if origin is tuple or not fits:
+        raise ValueError(f"{where} is {value!r}, wanted {_name(hint)}: another version or program wrote it")
     return value
+
+
+def _name(hint: Any) -> str:
+    return hint.__name__ if isinstance(hint, type) else str(hint).replace("typing.", "")
 
 
 def _dataclass_from_plain(kind: type[T], value: Any, where: str) -> T:
@@ -156,7 +177,7 @@ def _dataclass_from_plain(kind: type[T], value: Any, where: str) -> T:
     hints = typing.get_type_hints(kind)
     unknown = sorted(set(value) - {field.name for field in dataclasses.fields(typing.cast(Any, kind))})
     if unknown:
-        raise ValueError(f"{where} has unknown fields {unknown}: it was written by a newer version; upgrade audiolm_kit")
+        raise ValueError(f"{where} has unknown fields {unknown}: a newer version wrote it; upgrade audiolm_kit")
     try:
         return kind(**{name: from_plain(hints[name], each, f"{where}.{name}") for name, each in value.items()})
     except TypeError as error:
@@ -179,5 +200,7 @@ def _fill(model: nn.Module, state: dict[str, Tensor], path: Path) -> None:
     for title, names in (("lacks", missing), ("has unknown", extra), ("has wrongly shaped", wrong)):
         if names:
             shown = ", ".join(names[:4]) + (", ..." if len(names) > 4 else "")
-            raise ValueError(f"{path} {title} tensors ({len(names)}): {shown}; weights and config.json must be of one model")
+            raise ValueError(
+                f"{path} {title} tensors ({len(names)}): {shown}; weights and {CONFIG} must be of one model"
+            )
     model.load_state_dict(state)

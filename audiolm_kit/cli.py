@@ -213,9 +213,8 @@ def checked_device(name: str) -> str:
         return "cuda" if torch.cuda.is_available() else "cpu"
     try:
         torch.empty(0, device=name)
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0].rstrip(".")
-        raise ValueError(f"device is {name!r}, which is not here ({reason}): choose auto or cpu") from error
+    except (RuntimeError, AssertionError) as error:  # the second where torch is built without CUDA
+        raise ValueError(f"device is {name!r}, which this torch does not find: choose auto, cpu or cuda") from error
     return name
 
 

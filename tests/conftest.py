@@ -6,9 +6,18 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
+
+from audiolm_kit import checkpoint, text
+from audiolm_kit.codec.convnext import ConvNeXtConfig
+from audiolm_kit.codec.model import CodecConfig, NeuralCodec
+from audiolm_kit.codec.rvq import QuantizerConfig
+from audiolm_kit.conditioning import TextConfig
+from audiolm_kit.lm.model import LMConfig, StreamLM
+from audiolm_kit.transformer import TransformerConfig
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # transformers and datasets read it when they are imported, which is later
 torch.set_num_threads(1)  # small tensors are slower on several
@@ -32,3 +41,23 @@ def run_python() -> Callable[[str], str]:
         return done.stdout.strip()
 
     return run
+
+
+@pytest.fixture(scope="session")
+def audiogen_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An AudioGen checkpoint of random weights: 2 codebooks of 16 at 100 Hz, 8 kHz, captions by the small encoder."""
+    folder = tmp_path_factory.mktemp("audiogen")
+    torch.manual_seed(0)
+    body = ConvNeXtConfig(dim=8, width=16, encoder_layers=1, decoder_layers=1, hop=40, fft_size=160, frames_per_code=2)
+    quantizer = QuantizerConfig(num_codebooks=2, codebook_size=16, dim=8)
+    codec = NeuralCodec(CodecConfig(sample_rate=8000, convnext=body, quantizer=quantizer))
+    transformer = TransformerConfig(dim=16, heads=2, layers=1, cross_attention=True)
+    captions = TextConfig(kind="small", dim=8, layers=1, heads=1, pieces=64)
+    lm = StreamLM(LMConfig(num_codebooks=2, codebook_size=16, transformer=transformer, text=captions))
+    text.train(["a bell rings", "rain on a roof", "a dog barks twice"], folder / "text.model", size=40)
+    checkpoint.write_into(codec, folder / "codec")
+    checkpoint.write_into(lm, folder / "lm")
+    fingerprints = {"codec": checkpoint.fingerprint(codec), "lm": checkpoint.fingerprint(lm)}
+    about = {"format": checkpoint.FORMAT, "kind": "AudioGen", "fingerprints": fingerprints}
+    checkpoint.write_json(folder / checkpoint.CONFIG, about)
+    return folder

@@ -290,3 +290,74 @@ def test_several_sounds_are_numbered(tmp_path: Path) -> None:
     assert cli.numbered("a/out.flac", 2) == [Path("a/out-1.flac"), Path("a/out-2.flac")]
     assert cli.numbered(str(tmp_path), 2) == [tmp_path / "1.wav", tmp_path / "2.wav"]
     assert cli.numbered("sounds", 1) == [Path("sounds/1.wav")]
+
+
+def test_generate_writes_a_sound_and_how_it_was_made_for_each_text(audiogen_folder: Path, tmp_path: Path) -> None:
+    call = ["generate", str(audiogen_folder), "a bell", "rain", "-o", str(tmp_path / "out.wav")]
+    assert main([*call, "--seconds", "0.2", "--seed", "5", "--top_k", "4"]) == 0
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out-1.json", "out-1.wav", "out-2.json", "out-2.wav"]
+    assert audio.read(tmp_path / "out-2.wav").samples.shape == (1, 1600)
+    about = json.loads((tmp_path / "out-2.json").read_text())
+    assert (about["text"], about["seed"], about["sampling"]["top_k"]) == ("rain", 6, 4)
+
+
+def test_a_sidecar_says_all_that_it_takes_to_make_the_sound_again(audiogen_folder: Path, tmp_path: Path) -> None:
+    several = ["generate", str(audiogen_folder), "a bell", "rain", "-o", str(tmp_path / "out.wav"), "--seconds", "0.2"]
+    assert main(several) == 0
+    about = json.loads((tmp_path / "out-2.json").read_text())
+    again = ["generate", str(audiogen_folder), about["text"], "-o", str(tmp_path / "again.wav")]
+    again += ["--seconds", str(about["seconds"]), "--seed", str(about["seed"])]
+    assert main(again + [f"--{name}={value}" for name, value in about["sampling"].items()]) == 0
+    first, second, remade = (audio.read(tmp_path / name).samples for name in ("out-1.wav", "out-2.wav", "again.wav"))
+    torch.testing.assert_close(remade, second, rtol=0, atol=1e-4)  # a batch of two rounds differently
+    assert not torch.allclose(first, second, rtol=0, atol=1e-2)
+
+
+def test_continue_goes_on_from_a_recording(audiogen_folder: Path, tmp_path: Path) -> None:
+    tone = torch.sin(torch.arange(3200) * 0.1)[None] * 0.5
+    audio.write(tmp_path / "prompt.wav", audio.Sound(tone, 16000))
+    call = ["continue", str(audiogen_folder), str(tmp_path / "prompt.wav"), "-o", str(tmp_path / "whole.flac")]
+    assert main([*call, "--seconds", "0.5", "--text", "a bell"]) == 0
+    assert audio.info(tmp_path / "whole.flac")[:3] == (8000, 1, 4000)
+    about = json.loads((tmp_path / "whole.json").read_text())
+    assert about["prompt"] == str(tmp_path / "prompt.wav") and about["text"] == "a bell"
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        (["-o", "x.txt"], "the suffix is '.txt'"),
+        (["-o", "x.wav", "--seconds", "-1"], "seconds is -1.0"),
+        (["-o", "x.wav", "--temperature", "-1"], "temperature is -1.0"),
+        (["-o", "x.wav", "--temperature", "hot"], "temperature: expected float, got hot"),
+        (["-o", "x.wav", "--topk", "3"], "unrecognized arguments: --topk 3"),
+        (["-o", "x.wav", "--device", "abacus"], "device is 'abacus'"),
+    ],
+)
+def test_a_bad_request_is_one_line_and_leaves_no_file(
+    audiogen_folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    options: list[str],
+    told: str,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["generate", str(audiogen_folder), "a bell", *options]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("audiolm-kit generate: ") and told in error and error.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_tokenize_encodes_a_manifest_with_the_named_codec(
+    audiogen_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tone = torch.sin(torch.arange(8000) * 0.1)[None] * 0.5
+    audio.write(tmp_path / "sounds" / "tone.wav", audio.Sound(tone, 8000))
+    assert main(["manifest", str(tmp_path / "sounds"), "-o", str(tmp_path / "m.jsonl")]) == 0
+    call = ["tokenize", str(audiogen_folder / "codec"), str(tmp_path / "m.jsonl"), "-o", str(tmp_path / "shards")]
+    assert main([*call, "--variants", "2"]) == 0
+    assert "2 rows in 1 shards" in capsys.readouterr().out
+    assert list((tmp_path / "shards").glob("*.parquet"))
+    assert main([*call, "--variants", "0"]) == 2
+    assert capsys.readouterr().err.startswith("audiolm-kit tokenize: variants is 0")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from collections import namedtuple
@@ -94,3 +95,26 @@ def test_an_old_libsndfile_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_missing_checkpoint_is_a_fault_in_one_line(tmp_path: Path) -> None:
     finding = named(diagnose(str(tmp_path / "none")), "checkpoint")
     assert not finding.well and "\n" not in finding.told
+
+
+def test_whole_checkpoints_are_tried(audiogen_folder: Path) -> None:
+    told = {part: doctor.check_checkpoint(audiogen_folder / part) for part in ("", "codec", "lm")}
+    assert all(finding.well for finding in told.values()), told
+    assert told[""].told.endswith("generates") and "2 codebooks of 16 at 100 Hz" in told["codec"].told
+
+
+def test_a_cut_off_checkpoint_is_a_fault(audiogen_folder: Path, tmp_path: Path) -> None:
+    shutil.copytree(audiogen_folder, tmp_path / "cut")
+    weights = tmp_path / "cut" / "lm" / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-100])
+    finding = doctor.check_checkpoint(tmp_path / "cut")
+    assert not finding.well and "not a whole safetensors file" in finding.told
+
+
+def test_parts_that_were_not_trained_together_are_a_fault(audiogen_folder: Path, tmp_path: Path) -> None:
+    shutil.copytree(audiogen_folder, tmp_path / "mixed")
+    config = tmp_path / "mixed" / "lm" / "config.json"
+    config.write_text(config.read_text().replace('"codebook_size": 16', '"codebook_size": 17'))
+    assert not doctor.check_checkpoint(tmp_path / "mixed").well
+    (tmp_path / "mixed" / "config.json").write_text('{"format": 1, "kind": "Teapot"}')
+    assert "holds a Teapot, wanted one of AudioGen" in doctor.check_checkpoint(tmp_path / "mixed").told

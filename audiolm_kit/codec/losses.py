@@ -17,11 +17,13 @@ from audiolm_kit.codec.discriminator import Judgement
 class MelLoss(nn.Module):
     """L1 distance of mel magnitudes plus L2 distance of their logarithms, averaged over several resolutions.
 
-    Windows of 2^5 ... 2^11 samples, hops of a quarter (Zeghidour et al. 2021, eq. 5; EnCodec, section 3.4). Short windows see when,
-    long ones at which pitch.
+    Windows of 2^6 ... 2^11 samples, hops of a quarter (Zeghidour et al. 2021, eq. 5; EnCodec, section 3.4). Short
+    windows see when, long ones at which pitch.
     """
 
-    def __init__(self, sample_rate: int, fft_sizes: tuple[int, ...] = (64, 128, 256, 512, 1024, 2048), num_mels: int = 64) -> None:
+    def __init__(
+        self, sample_rate: int, fft_sizes: tuple[int, ...] = (64, 128, 256, 512, 1024, 2048), num_mels: int = 64
+    ) -> None:
         super().__init__()
         self.fft_sizes = fft_sizes
         for size in fft_sizes:
@@ -35,7 +37,9 @@ class MelLoss(nn.Module):
         distances = []
         for size in self.fft_sizes:
             first, second = self._mel(made, size), self._mel(real, size)
-            distances.append(F.l1_loss(first, second) + F.mse_loss(first.clamp_min(1e-5).log(), second.clamp_min(1e-5).log()).sqrt())
+            louder = first.clamp_min(1e-5).log() - second.clamp_min(1e-5).log()
+            # A norm has a gradient also at zero, where the root of a mean has none.
+            distances.append(F.l1_loss(first, second) + torch.linalg.vector_norm(louder) / louder.numel() ** 0.5)
         return torch.stack(distances).mean()
 
     def _mel(self, audio: Tensor, size: int) -> Tensor:
@@ -51,7 +55,7 @@ class MelLoss(nn.Module):
 
 def hinge_discriminator(made: Judgement, real: Judgement) -> Tensor:
     """What the discriminator minimises: real above 1, made below -1 (Lim and Ye 2017), mean over scales."""
-    terms = [F.relu(1 - r).mean() + F.relu(1 + m).mean() for m, r in zip(made.logits, real.logits)]
+    terms = [F.relu(1 - r).mean() + F.relu(1 + m).mean() for m, r in zip(made.logits, real.logits, strict=True)]
     return torch.stack(terms).mean()
 
 
@@ -64,17 +68,17 @@ def feature_matching(made: Judgement, real: Judgement) -> Tensor:
     """Relative L1 distance of the discriminator's hidden layers (EnCodec, section 3.4), mean over layers and scales."""
     terms = [
         F.l1_loss(m, r.detach()) / r.detach().abs().mean().clamp_min(1e-5)
-        for made_scale, real_scale in zip(made.features, real.features)
-        for m, r in zip(made_scale, real_scale)
+        for made_scale, real_scale in zip(made.features, real.features, strict=True)
+        for m, r in zip(made_scale, real_scale, strict=True)
     ]
     return torch.stack(terms).mean()
 
 
 class Balancer:
-    """Weighs losses by the size of their gradients at the decoder's output, so that weights are shares (EnCodec, section 3.4).
+    """Weighs losses by the size of their gradients at the decoder's output, so that weights are shares.
 
-    Each gradient is divided by the moving average of its norm and multiplied by ``weight / sum(weights)``. A loss that is
-    ten times as large pulls no harder.
+    Each gradient is divided by the moving average of its norm and multiplied by ``weight / sum(weights)`` (EnCodec,
+    section 3.4). A loss that is ten times as large pulls no harder.
 
     Args:
         weights: a share for each loss by name.
@@ -82,6 +86,8 @@ class Balancer:
     """
 
     def __init__(self, weights: dict[str, float], decay: float = 0.999) -> None:
+        if min(weights.values(), default=0.0) < 0:
+            raise ValueError(f"loss weights are {weights}, wanted shares of 0 or more")
         self.weights, self.decay = weights, decay
         self.norms: dict[str, float] = {}
         self.counts: dict[str, float] = {}
@@ -90,12 +96,14 @@ class Balancer:
         """The balanced gradient at ``output`` [B, C, L], to be propagated back from there once.
 
         Raises:
-            ValueError: a loss without a weight.
+            ValueError: a loss without a weight, or nothing but weights of 0.
         """
         unknown = sorted(losses.keys() - self.weights.keys())
         if unknown:
             raise ValueError(f"losses {unknown} have no weight: the recipe weighs {sorted(self.weights)}")
         total = sum(self.weights[name] for name in losses)
+        if total == 0:
+            raise ValueError(f"losses {sorted(losses)} all weigh 0: nothing would be learned; weigh one of them")
         balanced = torch.zeros_like(output)
         for name, loss in losses.items():
             (gradient,) = torch.autograd.grad(loss, [output], retain_graph=True)

@@ -37,7 +37,9 @@ class CodecConfig:
         if not 0 <= self.peak <= 1:
             raise ValueError(f"peak is {self.peak}, wanted 0 (leave levels alone) to 1 (full scale)")
         if self.quantizer.dim != self.latent_dim:
-            raise ValueError(f"quantizer.dim is {self.quantizer.dim}, wanted {self.body}.dim, {self.latent_dim}: set both alike")
+            raise ValueError(
+                f"quantizer.dim is {self.quantizer.dim}, wanted {self.body}.dim, {self.latent_dim}: set both alike"
+            )
 
     @property
     def latent_dim(self) -> int:
@@ -109,7 +111,7 @@ class NeuralCodec(nn.Module):
 
         Args:
             num_codebooks: [B], how many codebooks each item uses; all where None.
-            quantize: False leaves the latents as they are (a warm-up for the body); codes and commitment are then zeros.
+            quantize: False leaves the latents as they are (a warm-up for the body); codes and commitment are zeros.
         """
         latents = self.encoder(self._whole_frames(audio))
         if quantize:
@@ -124,12 +126,12 @@ class NeuralCodec(nn.Module):
         """Audio [B, C, L] -> codes [B, K, T] with T = ceil(L / hop); the last frame is filled up with silence.
 
         Raises:
-            ValueError: not three axes, another number of channels, no samples, or a ``num_codebooks`` that is not there.
+            ValueError: not three axes, another number of channels, no samples, or a ``num_codebooks`` out of range.
         """
         if audio.dim() != 3 or audio.shape[1] != self.channels:
             raise ValueError(f"audio is of shape {list(audio.shape)}, wanted [B, {self.channels}, L]: see audio.fit")
-        if audio.shape[2] == 0:
-            raise ValueError("audio has no samples: give at least one")
+        if audio.numel() == 0:
+            raise ValueError(f"audio of shape {list(audio.shape)} has no samples: give at least one")
         if num_codebooks is not None and not 1 <= num_codebooks <= self.num_codebooks:
             raise ValueError(f"num_codebooks is {num_codebooks}, this codec has 1 to {self.num_codebooks}")
         return self.quantizer.encode(self.encoder(self._whole_frames(self.scaled(audio))), num_codebooks)
@@ -147,10 +149,13 @@ class NeuralCodec(nn.Module):
         Raises:
             ValueError: more codebooks than this codec has, no frames, or codes outside [0, codebook_size).
         """
-        if codes.dim() != 3 or not 1 <= codes.shape[1] <= self.num_codebooks or codes.shape[2] == 0:
-            raise ValueError(f"codes are of shape {list(codes.shape)}, wanted [B, 1 to {self.num_codebooks}, at least 1]")
-        if int(codes.min()) < 0 or int(codes.max()) >= self.codebook_size:
-            raise ValueError(f"codes reach from {int(codes.min())} to {int(codes.max())}, wanted 0 to {self.codebook_size - 1}")
+        if codes.dim() != 3 or not 1 <= codes.shape[1] <= self.num_codebooks or codes.numel() == 0:
+            raise ValueError(
+                f"codes are of shape {list(codes.shape)}, wanted [B, 1 to {self.num_codebooks}, at least 1]"
+            )
+        low, high = int(codes.min()), int(codes.max())
+        if low < 0 or high >= self.codebook_size:
+            raise ValueError(f"codes reach from {low} to {high}, wanted 0 to {self.codebook_size - 1}")
         return self.decoder(self.quantizer.decode(codes))[..., : codes.shape[2] * self.hop]
 
     def _whole_frames(self, audio: Tensor) -> Tensor:

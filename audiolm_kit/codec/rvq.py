@@ -1,7 +1,7 @@
 """Residual vector quantiser with moving-average codebooks that agree across ranks.
 
-van den Oord et al. 2017 (appendix A.1) for the moving averages; Zeghidour et al. 2021 (SoundStream, sections III-C, III-D) for the residual
-stack, the k-means start, the revival of dead codes and quantizer dropout.
+van den Oord et al. 2017 (appendix A.1) for the moving averages; Zeghidour et al. 2021 (SoundStream, sections III-C and
+III-D) for the residual stack, the k-means start, the revival of dead codes and quantizer dropout.
 B batch, D width, T frames, K codebooks, V codebook size, N vectors.
 """
 
@@ -75,9 +75,9 @@ class Codebook(nn.Module):
     def encode(self, vectors: Tensor) -> Tensor:
         """The nearest entry of each vector, [..., D] -> [...]."""
         flat = vectors.reshape(-1, vectors.shape[-1])
-        # |x - e|^2 without |x|^2, which is the same for every entry.
-        distances = self.embed.pow(2).sum(1) - 2 * flat @ self.embed.t()
-        return distances.argmin(1).view(vectors.shape[:-1])
+        # In full precision also under autocast, or training would choose other entries than the finished codec.
+        with torch.autocast(vectors.device.type, enabled=False):
+            return nearest(flat, self.embed).view(vectors.shape[:-1])
 
     def decode(self, codes: Tensor) -> Tensor:
         """The entries of codes, [...] -> [..., D]."""
@@ -87,12 +87,15 @@ class Codebook(nn.Module):
     def learn(self, vectors: Tensor, used: Tensor) -> None:
         """Begin at the k-means of the first vectors; after that, follow the moving averages.
 
-        Every rank calls it in every step, also with nothing used, so that the collective calls inside meet.
+        Every rank calls it in every step, also with nothing used, so that the collective calls inside meet. What no
+        rank uses stays as it is.
 
         Args:
             vectors: [N, D].
             used: [N], 1 for the vectors to learn from, 0 for those that do not reach this codebook.
         """
+        if not bool(_over_ranks(used.sum())):
+            return
         if not bool(self.inited):
             self._start(vectors[used > 0] if bool(used.any()) else vectors)
         codes, size, decay = self.encode(vectors), self.config.codebook_size, self.config.decay
@@ -117,7 +120,8 @@ class Codebook(nn.Module):
         """Give codes that have died out a vector of this batch, drawn on rank 0 for all, and a mean code's weight."""
         mean = self.cluster_size.mean()
         dead = self.cluster_size < self.config.revive_below * mean
-        drawn = torch.multinomial(used + 1e-6, self.config.codebook_size, replacement=True)
+        weights = used if bool(used.any()) else torch.ones_like(used)
+        drawn = torch.multinomial(weights, self.config.codebook_size, replacement=True)
         fresh = _from_rank_0(vectors[drawn])
         self.cluster_size.copy_(torch.where(dead, mean, self.cluster_size))
         self.embed_sum.copy_(torch.where(dead[:, None], fresh * mean, self.embed_sum))
@@ -148,7 +152,8 @@ class ResidualQuantizer(nn.Module):
                 book.learn(residual.detach().flatten(0, 1), used.expand(-1, target.shape[1]).flatten())
             chosen = book.encode(residual.detach())
             entries = book.decode(chosen)
-            commitments.append(((residual - entries).pow(2).mean(-1) * used).sum() / (used.sum().clamp_min(1) * target.shape[1]))
+            distance = ((residual - entries).pow(2).mean(-1) * used).sum()
+            commitments.append(distance / (used.sum().clamp_min(1) * target.shape[1]))
             quantized = quantized + entries * used[..., None]
             residual = residual - entries * used[..., None]
             codes.append(chosen)
@@ -174,8 +179,15 @@ class ResidualQuantizer(nn.Module):
 
     def decode(self, codes: Tensor) -> Tensor:
         """Codes [B, K', T] of the first K' <= K codebooks -> latents [B, D, T]."""
-        latents = torch.stack([book.decode(codes[:, index]) for index, book in zip(range(codes.shape[1]), self.books)]).sum(0)
+        books = list(self.books)[: codes.shape[1]]
+        latents = torch.stack([book.decode(stream) for book, stream in zip(books, codes.unbind(1), strict=True)]).sum(0)
         return rearrange(latents, "b t d -> b d t")
+
+
+def nearest(vectors: Tensor, entries: Tensor) -> Tensor:
+    """The index of each vector's nearest entry, [N, D] and [V, D] -> [N]."""
+    # |x - e|^2 without |x|^2, which is the same for every entry.
+    return (entries.pow(2).sum(1) - 2 * vectors @ entries.t()).argmin(1)
 
 
 def kmeans(vectors: Tensor, num_clusters: int, iterations: int) -> tuple[Tensor, Tensor]:
@@ -186,9 +198,9 @@ def kmeans(vectors: Tensor, num_clusters: int, iterations: int) -> tuple[Tensor,
     centroids = vectors[_sample(len(vectors), num_clusters, vectors.device)]
     counts = torch.ones(num_clusters, device=vectors.device)
     for _ in range(iterations):
-        nearest = (centroids.pow(2).sum(1) - 2 * vectors @ centroids.t()).argmin(1)
-        counts = torch.bincount(nearest, minlength=num_clusters).to(vectors.dtype)
-        sums = torch.zeros_like(centroids).index_add_(0, nearest, vectors)
+        chosen = nearest(vectors, centroids)
+        counts = torch.bincount(chosen, minlength=num_clusters).to(vectors.dtype)
+        sums = torch.zeros_like(centroids).index_add_(0, chosen, vectors)
         fresh = vectors[_sample(len(vectors), num_clusters, vectors.device)]
         centroids = torch.where(counts[:, None] > 0, sums / counts[:, None].clamp_min(1), fresh)
     return centroids, counts

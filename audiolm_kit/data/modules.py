@@ -27,7 +27,7 @@ class SoundBatch(NamedTuple):
     """[B, C, L], shorter sounds end in silence."""
 
 
-# --- batches by step ---------------------------------------------------------------------------------------------------
+# --- batches by step --------------------------------------------------------------------------------------------------
 
 
 class Steps(IterableDataset[Any]):
@@ -87,11 +87,15 @@ class SteppedData(pl.LightningDataModule):
         task = self.trainer.lightning_module if self.trainer is not None else None
         steps = Steps(self.make_batch, start=getattr(task, "batches_seen", 0))
         return DataLoader(
-            steps, batch_size=None, num_workers=self.num_workers, persistent_workers=self.num_workers > 0, pin_memory=torch.cuda.is_available()
+            steps,
+            batch_size=None,
+            num_workers=self.num_workers,
+            persistent_workers=self.num_workers > 0,
+            pin_memory=torch.cuda.is_available(),
         )
 
 
-# --- sounds ------------------------------------------------------------------------------------------------------------
+# --- sounds -----------------------------------------------------------------------------------------------------------
 
 
 class AudioData(SteppedData):
@@ -123,11 +127,14 @@ class AudioData(SteppedData):
         num_workers: int = 0,
     ) -> None:
         super().__init__(batch_size, seed, num_workers)
+        if round(seconds * sample_rate) < 1:
+            raise ValueError(f"seconds is {seconds}, wanted at least one sample")
         self.manifest, self.sample_rate, self.channels, self.seconds = manifest, sample_rate, channels, seconds
-        self.peak, self.gain_db, self.valid_batches, self.cache_megabytes = peak, gain_db, valid_batches, cache_megabytes
+        self.peak, self.gain_db, self.valid_batches = peak, gain_db, valid_batches
+        self.cache_megabytes = cache_megabytes
         self.rows: list[Row] = []
         self.valid_rows: list[Row] = []
-        self._cache: dict[str, Tensor] | None = None
+        self._cache: dict[Row, Tensor] | None = None
 
     def setup(self, stage: str) -> None:
         """Read the manifest and split it."""
@@ -135,7 +142,9 @@ class AudioData(SteppedData):
         self.rows = [row for row in rows if row.split in (None, "train")]
         self.valid_rows = [row for row in rows if row.split == "valid"]
         if not self.rows:
-            raise ValueError(f"{self.manifest} has no rows to train on: it needs rows with split 'train' or without a split")
+            raise ValueError(
+                f"{self.manifest} has no rows to train on: it needs rows with split 'train' or without a split"
+            )
         megabytes = sum(row.duration for row in rows) * self.sample_rate * self.channels * 4 / 2**20
         self._cache = {} if megabytes <= self.cache_megabytes else None
 
@@ -158,14 +167,14 @@ class AudioData(SteppedData):
 
     def _crop(self, row: Row, start: float) -> Tensor:
         """``seconds`` of a recording from ``start``, [C, L], padded with silence and scaled to the peak."""
-        length = round(self.seconds * self.sample_rate)
+        length, first = round(self.seconds * self.sample_rate), round(start * self.sample_rate)
         if self._cache is None:
-            crop = self._read(row, row.start + start, self.seconds)
+            start = first / self.sample_rate
+            crop = self._read(row, row.start + start, min(self.seconds, row.duration - start))
         else:
-            if row.path not in self._cache:
-                self._cache[row.path] = self._read(row, row.start, row.duration)
-            first = round(start * self.sample_rate)
-            crop = self._cache[row.path][:, first : first + length]
+            if row not in self._cache:
+                self._cache[row] = self._read(row, row.start, row.duration)
+            crop = self._cache[row][:, first : first + length]
         crop = torch.nn.functional.pad(crop[:, :length], (0, max(0, length - crop.shape[1])))
         return crop if not self.peak else crop * (self.peak / crop.abs().amax().clamp_min(1e-3))
 
@@ -174,7 +183,7 @@ class AudioData(SteppedData):
         return sounds.fit(sound, self.sample_rate, self.channels).samples
 
 
-# --- codes ------------------------------------------------------------------------------------------------------------
+# --- codes -----------------------------------------------------------------------------------------------------------
 
 
 class TokenBatch(NamedTuple):

@@ -15,8 +15,8 @@ from audiolm_kit.checkpoint import CONFIG
 class Task(pl.LightningModule):
     """A LightningModule that resumes exactly.
 
-    Before each batch the random state is set from (seed, step, rank). Dropout, quantizer dropout and the rest then draw the same in
-    a run that was killed and went on as in one that was not; the data modules do likewise.
+    Before each batch the random state is set from (seed, step, rank). Dropout, quantizer dropout and the rest then draw
+    the same in a run that was killed and went on as in one that was not; the data modules do likewise.
 
     Args:
         export: folder that the finished model is written to as a checkpoint; empty for none.
@@ -52,7 +52,8 @@ class Task(pl.LightningModule):
     def count_batch(self) -> None:
         """Called once by each training step when its batch has been used.
 
-        It belongs into the step and not into a hook: checkpoint callbacks run before a module's own ``on_train_batch_end``.
+        It belongs into the step and not into a hook: checkpoint callbacks run before a module's own
+        ``on_train_batch_end``.
         """
         self.batches_seen += 1
 

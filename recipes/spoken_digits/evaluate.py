@@ -3,7 +3,7 @@
     python evaluate.py CHECKPOINT --valid MANIFEST --prompts MANIFEST --references MANIFEST -o SAMPLES
 
 writes SAMPLES/{real,reconstruction,generated,continuation,pairs}/*.wav and, last, SAMPLES/index.json that says what
-each one is. A run that was stopped goes on where it was; samples of another checkpoint or of other options are replaced.
+each one is. A run that was stopped goes on where it was; samples of another checkpoint or other options are replaced.
 
 --valid are recordings never trained on; --prompts and --references are strings of them (tools/join_recordings.py) whose
 speakers take turns alike, so that reference i is of prompt i's speaker and reference i + 1 of another one.

@@ -24,14 +24,28 @@ import numpy as np
 
 Entry = dict[str, Any]
 WANTED = {"reconstruction": ("real", 0.95), "generated": ("reconstruction", 0.90)}
-"""What has to reach which share of what."""
+"""Which share of whose score a kind of sound has to reach."""
+KEPT = 0.5
+"""How far a voice has to stay on the way from another speaker's similarity (0) to the same speaker's (1)."""
+DIGITS = {
+    "real": "digit heard: real `valid` recordings (ceiling)",
+    "reconstruction": "digit heard: their codec reconstructions",
+    "generated": "digit heard: generations from their captions",
+    "shuffled": "digit heard: the generations against shuffled captions (floor)",
+}
+VOICES = {
+    "continuation": "prompt and its continuation",
+    "same_speaker": "prompt and a real string of the same speaker (ceiling)",
+    "same_speaker_reconstruction": "prompt and the codec reconstruction of that string",
+    "other_speaker": "prompt and a real string of another speaker (floor)",
+}
+"""What is compared with the prompts, as the table says it."""
 FRAME = 800
 """50 ms at 16 kHz: the loudness of a sound is looked at in pieces this long."""
 QUIET = 10 ** (-30 / 20)
 """A piece 30 dB below the prompt's loudest one is taken for silence."""
 SHORTEST = 4 * FRAME
 """A sound with less of it than 0.2 s is no voice to compare: it counts as silent."""
-VOICES = ("continuation", "same_speaker", "same_speaker_reconstruction", "other_speaker")
 
 
 class Judges(NamedTuple):
@@ -73,6 +87,11 @@ def score(values: list[float] | np.ndarray) -> Entry:
     return {"value": round(float(values.mean()), 4), "interval": interval(values), "count": len(values)}
 
 
+def ruled(wanted: str, reached: float, passed: bool) -> Entry:
+    """What was wanted of a score, what came out, and whether that is enough."""
+    return {"wanted": wanted, "reached": round(reached, 4), "passed": bool(passed)}
+
+
 def shares(right: np.ndarray, groups: list[str]) -> dict[str, float]:
     """The share of right answers in each group."""
     names = np.array(groups)
@@ -91,6 +110,9 @@ def judge_digits(judges: Judges, samples: Path, sounds: dict[str, list[Entry]]) 
     generator = np.random.default_rng(0)
     permuted = [sounds["generated"][place] for place in generator.permutation(len(sounds["generated"]))]
     result["shuffled"] = judged_digits(heard["generated"], permuted)
+    for kind, (of, wanted) in WANTED.items():
+        reached = result[kind]["value"] / max(result[of]["value"], 1e-9)
+        result[kind]["rule"] = ruled(f"at least {wanted:.0%} of the {of}", reached, reached >= wanted)
     return result
 
 
@@ -119,8 +141,8 @@ def sounding(audio: np.ndarray, quiet: float) -> np.ndarray:
 def judge_voices(judges: Judges, samples: Path, pairs: list[Entry]) -> Entry:
     """The similarity of prompts with what follows them, and with real strings of the same and of another speaker.
 
-    Silence at both ends is cut off all sounds alike, and a real string is cut to the length of the continuation that it
-    stands beside: short sounds are less alike. Pairs whose continuation is silent are counted and left out of every row.
+    Silence at both ends is cut off all sounds alike, and a real string is cut to the length of the continuation that
+    it stands beside: short sounds are less alike. Pairs with a silent continuation are counted, and in no other row.
     """
     prompts, vectors, kept = [], {kind: [] for kind in VOICES}, []
     for pair in pairs:
@@ -135,13 +157,19 @@ def judge_voices(judges: Judges, samples: Path, pairs: list[Entry]) -> Entry:
             quiet = prompt_quiet if kind == "continuation" else QUIET * loudness(audio[kind]).max()
             vectors[kind].append(judges.speaker(sounding(audio[kind], quiet)[: len(continued)]))
     speakers = [pair["speaker"] for pair in kept]
-    result: Entry = {"pairs": len(pairs), "silent": len(pairs) - len(kept)}
+    silent = score([pair not in kept for pair in pairs])
+    result: Entry = {"speakers": sorted(set(speakers)), "silence": silent}
     for kind in VOICES:
         similarity = np.array([a @ b for a, b in zip(prompts, vectors[kind], strict=True)])
         named = [pair["other"] for pair in kept] if kind == "other_speaker" else speakers
         found = [nearest(vector, place, prompts, speakers) for place, vector in enumerate(vectors[kind])]
         result[kind] = score(similarity) | {"by_speaker": shares(similarity, speakers)}
         result[kind]["speaker_found"] = score([a == b for a, b in zip(found, named, strict=True)])
+    if kept:
+        own, same, other = (result[kind]["value"] for kind in ("continuation", "same_speaker", "other_speaker"))
+        reached = (own - other) / max(same - other, 1e-9)
+        wanted = f"at least {KEPT:.0%} of the way from floor to ceiling"
+        result["continuation"]["rule"] = ruled(wanted, reached, reached >= KEPT)
     return result
 
 
@@ -158,73 +186,94 @@ def nearest(vector: np.ndarray, place: int, prompts: list[np.ndarray], speakers:
 # --- report -----------------------------------------------------------------------------------------------------------
 
 
-def rules(digits: Entry, voices: Entry) -> list[Entry]:
-    """What was wanted, what came out, and whether that is enough."""
-    found = []
-    for kind, (of, wanted) in WANTED.items():
-        ratio = round(digits[kind]["value"] / max(digits[of]["value"], 1e-9), 4)
-        found.append({"rule": f"{kind} / {of}", "value": ratio, "wanted": wanted, "passed": ratio >= wanted})
-    same, other, own = (voices[kind]["value"] for kind in ("same_speaker", "other_speaker", "continuation"))
-    if own is not None:
-        kept = round((own - other) / max(same - other, 1e-9), 4)
-        found.append(
-            {
-                "rule": "voice kept (0 other speaker, 1 same speaker)",
-                "value": kept,
-                "wanted": 0.5,
-                "passed": kept >= 0.5,
-            }
-        )
-    return found
-
-
-def table(digits: Entry, voices: Entry, checked: list[Entry]) -> list[Entry]:
+def table(digits: Entry, voices: Entry) -> list[Entry]:
     """The rows of the README's table (tools/results_table.py)."""
-    share = {rule["rule"].split(" / ")[0]: rule for rule in checked}
-    names = {
-        "real": "real `valid` recordings (ceiling)",
-        "reconstruction": "their codec reconstructions",
-        "generated": "generations from their captions",
-        "shuffled": "the same against shuffled captions (floor)",
+    found = f"right speaker of {len(voices['speakers'])} found"
+    rows = [(what, digits[kind], True) for kind, what in DIGITS.items()]
+    rows += [(f"voice alike: {what}", voices[kind], False) for kind, what in VOICES.items()]
+    rows += [(f"{found}: {what}", voices[kind]["speaker_found"], True) for kind, what in VOICES.items()]
+    rows += [("continuations that are silent", voices["silence"], True)]
+    keys = ("value", "interval", "count", "rule")
+    return [
+        {"what": what, "percent": percent} | {key: scored[key] for key in keys if key in scored}
+        for what, scored, percent in rows
+    ]
+
+
+def commit() -> str | None:
+    """The commit of the code, marked when files other than results differ from it."""
+    here = Path(__file__).resolve().parent
+    try:
+        name = subprocess.check_output(["git", "-C", here, "rev-parse", "--short=10", "HEAD"], text=True).strip()
+        status = [
+            "git",
+            "-C",
+            here,
+            "status",
+            "--porcelain",
+            "--untracked-files=no",
+            "--",
+            ":/",
+            ":!/recipes/*/results",
+        ]
+        return name + ("-dirty" if subprocess.check_output([*status, ":!/recipes/*/README.md"], text=True) else "")
+    except (OSError, subprocess.CalledProcessError):
+        return None
+
+
+def hardware() -> Entry:
+    """The processor and how many cores this run may use."""
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.is_file() else []
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return {"cpu": names[0] if names else platform.processor() or platform.machine(), "cores": cores}
+
+
+def stage_seconds(folder: Path | None) -> dict[str, int]:
+    """Seconds of each stage, from the recipe's Makefile: a file for each, a line for each try, in the stages' order."""
+    files = sorted(folder.iterdir(), key=lambda file: file.stat().st_mtime) if folder and folder.is_dir() else []
+    return {file.name: sum(int(line) for line in file.read_text().split()) for file in files}
+
+
+def write_json(path: Path, content: Entry) -> None:
+    """All of it or nothing."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_name(f".{path.name}.{os.getpid()}.part")
+    draft.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    os.replace(draft, path)
+
+
+def main() -> None:
+    """Read the command line, judge and write."""
+    parser = argparse.ArgumentParser(description="Judge the samples with recognisers that others have trained.")
+    parser.add_argument("--judges", type=Path, required=True, help="folder with a judges.py")
+    parser.add_argument("--samples", type=Path, required=True, help="folder that evaluate.py has written")
+    parser.add_argument("-o", "--output", type=Path, required=True, help="JSON file to write")
+    parser.add_argument("--times", type=Path, help="folder with the seconds of each stage")
+    parser.add_argument("--command", default="", help="how the recipe was run, for the record")
+    given = parser.parse_args()
+    try:
+        judges = open_judges(given.judges)
+        index = json.loads((given.samples / "index.json").read_text(encoding="utf-8"))
+        digits = judge_digits(judges, given.samples, index["sounds"])
+        voices = judge_voices(judges, given.samples, index["pairs"])
+    except (ValueError, OSError) as error:
+        parser.exit(2, f"{parser.prog}: {error}\n")
+    seconds = stage_seconds(given.times)
+    about = {
+        "command": given.command,
+        "commit": commit(),
+        "date": datetime.datetime.now(datetime.timezone.utc).date().isoformat(),
+        "hardware": hardware(),
+        "seconds": seconds,
+        "hours": round(sum(seconds.values()) / 3600, 2) if seconds else None,
+        "settings": index["settings"],
     }
-    rows = []
-    for kind, name in names.items():
-        row = {"what": f"digit heard: {name}", "percent": True} | {
-            key: digits[kind][key] for key in ("value", "interval", "count")
-        }
-        if kind in share:
-            rule = share[kind]
-            row |= {
-                "wanted": f"{rule['wanted']:.0%} of {WANTED[kind][0]}",
-                "reached": f"{rule['value']:.1%}",
-                "passed": rule["passed"],
-            }
-        rows.append(row)
-    names = {
-        "continuation": "prompt and its continuation",
-        "same_speaker": "prompt and a real string of the same speaker (ceiling)",
-        "same_speaker_reconstruction": "prompt and that string's codec reconstruction",
-        "other_speaker": "prompt and a real string of another speaker (floor)",
-    }
-    for kind, name in names.items():
-        rows.append(
-            {"what": f"voice alike: {name}", "percent": False}
-            | {key: voices[kind][key] for key in ("value", "interval", "count")}
-        )
-    for rule in checked[len(WANTED) :]:
-        rows[len(digits)] |= {
-            "wanted": f"{rule['wanted']:.0%} of the way from floor to ceiling",
-            "reached": f"{rule['value']:.1%}",
-            "passed": rule["passed"],
-        }
-    for kind, name in names.items():
-        rows.append({"what": f"own speaker found: {name}", "percent": True} | voices[kind]["speaker_found"])
-    rows.append(
-        {
-            "what": "continuations that are silent",
-            "percent": True,
-            "value": voices["silent"] / max(1, voices["pairs"]),
-            "count": voices["pairs"],
-        }
-    )
-    return rows
+    rows = table(digits, voices)
+    write_json(given.output, {"about": about, "table": rows, "digits": digits, "voices": voices})
+    print(f"{given.output}: {sum(row['rule']['passed'] for row in rows if 'rule' in row)} of 3 rules are met")
+
+
+if __name__ == "__main__":
+    main()
