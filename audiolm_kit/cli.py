@@ -46,6 +46,7 @@ def fit(*given: str) -> None:
         warnings.filterwarnings("ignore", message=message)
     from jsonargparse import set_parsing_settings
     from pytorch_lightning import LightningDataModule, LightningModule
+    from pytorch_lightning.callbacks import ModelCheckpoint
     from pytorch_lightning.cli import LightningCLI
 
     class Fit(LightningCLI):
@@ -61,15 +62,18 @@ def fit(*given: str) -> None:
 
         def after_instantiate_classes(self) -> None:
             ready, folder = self.config_init["fit"], Path(self.trainer.default_root_dir) / "checkpoints"
+            for callback in self.trainer.checkpoint_callbacks:
+                # Left to itself, Lightning hides them in a folder of the logger that has a new name in each run.
+                if isinstance(callback, ModelCheckpoint) and callback.dirpath is None:
+                    callback.dirpath = str(folder)
             if ready.pop("fresh"):
                 set_aside(folder)
             elif ready["ckpt_path"] is None and (folder / "last.ckpt").is_file():
                 print(f"audiolm-kit fit: goes on from {folder / 'last.ckpt'} (--fresh starts over)", file=sys.stderr)
                 ready["ckpt_path"] = str(folder / "last.ckpt")
 
-    logging.getLogger("pytorch_lightning.utilities.rank_zero").addFilter(
-        lambda said: ADVERTISEMENT not in str(said.msg)
-    )
+    logger = logging.getLogger("pytorch_lightning.utilities.rank_zero")
+    logger.addFilter(lambda said: ADVERTISEMENT not in str(said.msg))
     set_parsing_settings(docstring_parse_attribute_docstrings=True)
     strict = {"exit_on_error": False}
     usage = "audiolm-kit fit -c RECIPE.yaml [-c CHANGES.yaml ...] [--KEY VALUE ...] [--fresh]"

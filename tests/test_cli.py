@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import errno
 import json
+import resource
 import subprocess
 import sys
-import time
 import warnings
 from collections.abc import Callable
 from inspect import signature
@@ -97,13 +97,12 @@ def steps_of(checkpoint: Path) -> int:
 # --- the shell
 
 
-def test_help_comes_within_a_second() -> None:
-    best = float("inf")
-    for _ in range(3):  # other work on the machine may slow one of them
-        begun = time.perf_counter()
-        done = subprocess.run([sys.executable, "-m", "audiolm_kit", "--help"], capture_output=True, text=True)
-        best = min(best, time.perf_counter() - begun)
-    assert best < 1
+def test_help_takes_less_than_a_second() -> None:
+    begun = resource.getrusage(resource.RUSAGE_CHILDREN)
+    done = subprocess.run([sys.executable, "-m", "audiolm_kit", "--help"], capture_output=True, text=True)
+    ended = resource.getrusage(resource.RUSAGE_CHILDREN)
+    # The processor's time, since other work on the machine stretches the clock's.
+    assert ended.ru_utime + ended.ru_stime - begun.ru_utime - begun.ru_stime < 1
     assert all(f"  {name} " in done.stdout for name in cli.VERBS)
 
 

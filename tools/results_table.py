@@ -3,7 +3,7 @@
     python tools/results_table.py README.md results/*.json
 
 replaces what stands between the lines <!-- results --> and <!-- /results -->. A file of results is
-{"about": {"command", "commit", "date", "hardware", "hours", "seconds"}, "table": [{"what", "value", "percent",
+{"about": {"command", "commit", "date", "hardware", "hours", "seconds", "killed"}, "table": [{"what", "value", "percent",
 "interval", "count", "rule": {"wanted", "reached", "passed"}}]}; all but "what" and "value" may be left out.
 """
 
@@ -47,7 +47,10 @@ def render_about(about: Entry) -> str:
     if about.get("hours") is not None:
         stages = ", ".join(f"{name} {minutes(seconds)}" for name, seconds in (about.get("seconds") or {}).items())
         facts.append(f"{about['hours']:.2f} hours" + (f" ({stages})" if stages else ""))
-    facts += [str(about[key]) for key in ("date",) if about.get(key)]
+    if about.get("killed"):
+        facts.append("killed tries not counted: " + ", ".join(f"{name} {n}" for name, n in about["killed"].items()))
+    if about.get("date"):
+        facts.append(str(about["date"]))
     said = ": " + ", ".join(facts) if facts else ""
     return said + (f"\n\n    {about['command']}" if about.get("command") else "")
 

@@ -63,6 +63,14 @@ def _permutation(num_rows: int, seed: int, epoch: int) -> np.ndarray:
     return np.random.default_rng((seed, epoch)).permutation(num_rows)
 
 
+class _Rank(NamedTuple):
+    """What a loader worker must know of the trainer."""
+
+    global_rank: int
+    world_size: int
+    lightning_module: None = None
+
+
 class SteppedData(pl.LightningDataModule):
     """A data module whose training batches are made by step; it starts where the task's checkpoint left off."""
 
@@ -71,6 +79,12 @@ class SteppedData(pl.LightningDataModule):
         if batch_size < 1:
             raise ValueError(f"batch_size is {batch_size}, wanted at least 1")
         self.batch_size, self.seed, self.num_workers = batch_size, seed, num_workers
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave the trainer behind: where workers are not forked, all that they are given must be picklable."""
+        trainer = self.trainer
+        rank = None if trainer is None else _Rank(trainer.global_rank, trainer.world_size)
+        return {**self.__dict__, "trainer": rank}
 
     def make_batch(self, step: int) -> Any:
         """The training batch of a step, on this rank."""

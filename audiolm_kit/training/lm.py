@@ -112,7 +112,7 @@ class LMTask(Task):
         context = self._context(batch)
         if context is not None:
             context = drop(context, self.context_dropout)
-        logits = self.lm(batch.codes, context, batch.prefix)
+        logits = self.lm(self._given(batch), context, batch.prefix)
         loss = codebook_losses(logits, batch.codes, batch.mask).mean()
         self.log("train/loss", loss, prog_bar=True, batch_size=len(batch.codes))
         self.count_batch()
@@ -120,7 +120,7 @@ class LMTask(Task):
 
     def validation_step(self, batch: TokenBatch, batch_idx: int) -> None:
         """Loss and accuracy of each codebook; batches weigh by their frames."""
-        logits = self.lm(batch.codes, self._context(batch), batch.prefix)
+        logits = self.lm(self._given(batch), self._context(batch), batch.prefix)
         losses = codebook_losses(logits, batch.codes, batch.mask)
         right = (logits.argmax(-1) == batch.codes) & batch.mask[:, None]
         frames = batch.mask.sum()
@@ -129,6 +129,10 @@ class LMTask(Task):
             values |= {f"valid/loss_{k}": loss, f"valid/accuracy_{k}": hits / frames}
         for name, value in values.items():
             self.log(name, value, prog_bar=name == "valid/loss", batch_size=int(frames), sync_dist=True)
+
+    def _given(self, batch: TokenBatch) -> Tensor:
+        """The codes to read, [B, K, T]: where a sound has ended they are special, as generation shows them."""
+        return batch.codes.masked_fill(~batch.mask[:, None], self.lm.special)
 
     def _context(self, batch: TokenBatch) -> Context | None:
         if self.lm.config.text.kind == "none":

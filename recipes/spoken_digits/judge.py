@@ -25,6 +25,7 @@ import numpy as np
 Entry = dict[str, Any]
 WANTED = {"reconstruction": ("real", 0.95), "generated": ("reconstruction", 0.90)}
 """Which share of whose score a kind of sound has to reach."""
+CHANGES = ["status", "--porcelain", "--untracked-files=no", "--", ":/"]
 KEPT = 0.5
 """How far a voice has to stay on the way from another speaker's similarity (0) to the same speaker's (1)."""
 DIGITS = {
@@ -112,7 +113,7 @@ def judge_digits(judges: Judges, samples: Path, sounds: dict[str, list[Entry]]) 
     result["shuffled"] = judged_digits(heard["generated"], permuted)
     for kind, (of, wanted) in WANTED.items():
         reached = result[kind]["value"] / max(result[of]["value"], 1e-9)
-        result[kind]["rule"] = ruled(f"at least {wanted:.0%} of the {of}", reached, reached >= wanted)
+        result[kind]["rule"] = ruled(f"at least {100 * wanted:.0f} % of the {of}", reached, reached >= wanted)
     return result
 
 
@@ -168,7 +169,7 @@ def judge_voices(judges: Judges, samples: Path, pairs: list[Entry]) -> Entry:
     if kept:
         own, same, other = (result[kind]["value"] for kind in ("continuation", "same_speaker", "other_speaker"))
         reached = (own - other) / max(same - other, 1e-9)
-        wanted = f"at least {KEPT:.0%} of the way from floor to ceiling"
+        wanted = f"at least {100 * KEPT:.0f} % of the way from floor to ceiling"
         result["continuation"]["rule"] = ruled(wanted, reached, reached >= KEPT)
     return result
 
@@ -230,10 +231,17 @@ def hardware() -> Entry:
     return {"cpu": names[0] if names else platform.processor() or platform.machine(), "cores": cores}
 
 
-def stage_seconds(folder: Path | None) -> dict[str, int]:
-    """Seconds of each stage, from the recipe's Makefile: a file for each, a line for each try, in the stages' order."""
+def stage_times(folder: Path | None) -> Entry:
+    """Seconds of each stage, from the Makefile's files: each try says when it begins and, unless killed, its seconds."""
     files = sorted(folder.iterdir(), key=lambda file: file.stat().st_mtime) if folder and folder.is_dir() else []
-    return {file.name: sum(int(line) for line in file.read_text().split()) for file in files}
+    tries = {file.name: file.read_text(encoding="utf-8").split() for file in files}
+    seconds = {stage: [int(each) for each in lines if each != "begun"] for stage, lines in tries.items()}
+    killed = {stage: lines.count("begun") - len(seconds[stage]) for stage, lines in tries.items()}
+    return {
+        "seconds": {stage: sum(each) for stage, each in seconds.items()},
+        "killed": {stage: count for stage, count in killed.items() if count > 0},
+        "hours": round(sum(map(sum, seconds.values())) / 3600, 2) if seconds else None,
+    }
 
 
 def write_json(path: Path, content: Entry) -> None:
@@ -260,14 +268,12 @@ def main() -> None:
         voices = judge_voices(judges, given.samples, index["pairs"])
     except (ValueError, OSError) as error:
         parser.exit(2, f"{parser.prog}: {error}\n")
-    seconds = stage_seconds(given.times)
     about = {
         "command": given.command,
         "commit": commit(),
         "date": datetime.datetime.now(datetime.timezone.utc).date().isoformat(),
         "hardware": hardware(),
-        "seconds": seconds,
-        "hours": round(sum(seconds.values()) / 3600, 2) if seconds else None,
+        **stage_times(given.times),
         "settings": index["settings"],
     }
     rows = table(digits, voices)

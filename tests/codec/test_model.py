@@ -32,6 +32,14 @@ def make_codec(config: CodecConfig) -> NeuralCodec:
     return NeuralCodec(config)
 
 
+def started(config: CodecConfig) -> NeuralCodec:
+    """A codec in evaluation mode whose codebooks have seen some latents."""
+    codec = make_codec(config)
+    with torch.no_grad():
+        codec(noise(4, 1, 640))
+    return codec.eval()
+
+
 def noise(*shape: int) -> Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(1)) * 0.3
 
@@ -47,20 +55,18 @@ def test_a_reconstruction_is_as_long_as_the_sound(config: CodecConfig, length: i
 
 @BOTH
 def test_a_reconstruction_in_evaluation_is_the_decoded_codes(config: CodecConfig) -> None:
-    codec, audio = make_codec(config), noise(2, 1, 160)
-    codec(audio)
-    codec.eval()
-    made = codec(audio)
+    codec, audio = started(config), noise(2, 1, 160)
+    with torch.no_grad():
+        made = codec(audio)
     assert torch.equal(made.codes, codec.encode(audio))
     torch.testing.assert_close(made.audio, codec.decode(made.codes), atol=1e-5, rtol=1e-4)
 
 
 @BOTH
 def test_an_items_codebooks_are_the_first_ones(config: CodecConfig) -> None:
-    codec, audio = make_codec(config), noise(2, 1, 160)
-    codec(audio)
-    codec.eval()
-    made = codec(audio, torch.tensor([1, 2]))
+    codec, audio = started(config), noise(2, 1, 160)
+    with torch.no_grad():
+        made = codec(audio, torch.tensor([1, 2]))
     torch.testing.assert_close(made.audio[:1], codec.decode(made.codes[:1, :1]), atol=1e-5, rtol=1e-4)
     torch.testing.assert_close(made.audio[1:], codec.decode(made.codes[1:]), atol=1e-5, rtol=1e-4)
 
@@ -85,9 +91,7 @@ def test_without_quantising_the_codebooks_stay_untouched() -> None:
 
 
 def test_a_codec_with_a_peak_hears_no_levels() -> None:
-    codec, audio = make_codec(replace(CONVNEXT, peak=0.5)), noise(2, 1, 320)
-    codec(audio)
-    codec.eval()
+    codec, audio = started(replace(CONVNEXT, peak=0.5)), noise(2, 1, 320)
     codes = codec.encode(audio)
     assert torch.equal(codec.encode(audio * 0.125), codes)
     assert torch.equal(codec.encode(audio * torch.tensor([4.0, 0.5])[:, None, None]), codes)
@@ -104,9 +108,7 @@ def test_a_peak_lifts_silence_by_no_more_than_60_db() -> None:
 
 @BOTH
 def test_a_codec_comes_back_from_its_checkpoint(config: CodecConfig, tmp_path: Path) -> None:
-    codec, audio = make_codec(config), noise(1, 1, 100)
-    codec(audio)
-    codec.eval()
+    codec, audio = started(config), noise(1, 1, 100)
     checkpoint.save(codec, tmp_path / "codec")
     again = checkpoint.load(NeuralCodec, tmp_path / "codec")
     assert again.config == config and checkpoint.fingerprint(again) == checkpoint.fingerprint(codec)

@@ -81,9 +81,11 @@ def test_the_line_above_a_table_says_how_it_came_about(recipe: Path) -> None:
         "hardware": {"cpu": "A processor", "cores": 2},
         "hours": 1.5,
         "seconds": {"codec": 3600, "lm": 30},
+        "killed": {"lm": 1},
     }
     text = rewritten(recipe, written(recipe, about=about, table=[ROW]))
-    facts = "commit `abc123`, 2 cores of A processor, 1.50 hours (codec 60 min, lm 30 s), 2026-01-02"
+    facts = "commit `abc123`, 2 cores of A processor, 1.50 hours (codec 60 min, lm 30 s), "
+    facts += "killed tries not counted: lm 1, 2026-01-02"
     assert f"`results/main.json`: {facts}\n\n    make -C recipes/a\n\n{tool.HEAD}" in text
 
 
