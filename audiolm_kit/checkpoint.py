@@ -134,7 +134,8 @@ def read_kind(folder: str | Path, kind: str) -> dict[str, Any]:
 def fingerprint(model: nn.Module) -> str:
     """16 hex digits that change with any weight or config value: which codec made these codes?"""
     digest = hashlib.sha256()
-    digest.update(json.dumps({"kind": type(model).__name__, "config": _plain_config(model)}, sort_keys=True).encode())
+    config = {"kind": type(model).__name__, "config": chosen(typing.cast(Any, model.config))}
+    digest.update(json.dumps(config, sort_keys=True).encode())
     for name, tensor in sorted(model.state_dict().items()):
         tensor = tensor.detach().cpu().contiguous()
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
@@ -144,6 +145,20 @@ def fingerprint(model: nn.Module) -> str:
 
 def _plain_config(model: nn.Module) -> dict[str, Any]:
     return dataclasses.asdict(typing.cast(Any, model.config))
+
+
+def chosen(config: Any) -> dict[str, Any]:
+    """The fields of a (nested) dataclass that differ from their defaults.
+
+    A field that a later version adds, at a default that changes nothing, leaves the fingerprints of older models alone.
+    """
+    kept = {}
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        default = field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
+        if value != default:
+            kept[field.name] = chosen(value) if dataclasses.is_dataclass(value) else value
+    return kept
 
 
 def from_plain(hint: Any, value: Any, where: str) -> Any:

@@ -120,17 +120,17 @@ def refused(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Refused:
     [
         (["--seconds", "0"], "seconds is 0.0: ask for a positive number"),
         (["--seconds", "-1"], "seconds is -1.0"),
-        (["--seconds", "nan"], "seconds is nan"),
-        (["--seconds", "inf"], "seconds is inf"),
+        (["--seconds", "nan"], "seconds: expected float, got nan"),
+        (["--seconds", "inf"], "seconds: expected float, got inf"),
         (["--seconds", "soon"], "seconds: expected float, got soon"),
         (["--seed", "1.5"], "seed: expected int, got 1.5"),
         (["--seed", str(2**64)], "seeds are 18446744073709551616"),
         (["--temperature", "-1"], "temperature is -1.0: give 0 (the likeliest code) or a positive number"),
-        (["--temperature", "nan"], "temperature is nan"),
+        (["--temperature", "nan"], "temperature: expected float, got nan"),
         (["--top_k", "-3"], "top_k is -3: give 0 (all codes) or a positive whole number"),
         (["--top_k", "2.5"], "top_k: expected int, got 2.5"),
         (["--top_p", "2"], "top_p is 2.0: give a number from 0 (all codes) to 1"),
-        (["--guidance_scale", "inf"], "guidance_scale is inf"),
+        (["--guidance_scale", "-1"], "guidance_scale is -1.0"),
         (["--temprature", "1"], "unrecognized arguments: --temprature 1"),
         (["--device", "abacus"], "device"),
     ],
@@ -273,7 +273,8 @@ def test_a_folder_without_sounds(tmp_path: Path, refused: Refused) -> None:
     (tmp_path / "empty").mkdir()
     assert "no sounds in" in refused("manifest", tmp_path / "empty", "-o", tmp_path / "m.jsonl")
     assert "no folder or manifest" in refused("manifest", tmp_path / "nowhere", "-o", tmp_path / "m.jsonl")
-    assert "wanted" in (line := refused("manifest", tmp_path, "-o", tmp_path / "m.jsonl", "--min_seconds", "x")) or line
+    options = ["-o", tmp_path / "m.jsonl", "--min_seconds", "few"]
+    assert "min_seconds: expected float, got few" in refused("manifest", tmp_path, *options)
 
 
 def test_an_unknown_layout(manifest: Path, refused: Refused) -> None:
@@ -283,8 +284,10 @@ def test_an_unknown_layout(manifest: Path, refused: Refused) -> None:
 
 
 def test_a_missing_column(manifest: Path, refused: Refused, tmp_path: Path) -> None:
-    (tmp_path / "sounds" / "metadata.csv").write_text("name,text\na.wav,a bell\n")
-    assert "no column" in refused("manifest", tmp_path / "sounds", "-o", tmp_path / "new.jsonl")
+    audio.write(tmp_path / "esc" / "audio" / "a.wav", a_tone())
+    (tmp_path / "esc" / "meta").mkdir()
+    (tmp_path / "esc" / "meta" / "esc50.csv").write_text("filename,fold\na.wav,1\n")
+    assert "no column category" in refused("manifest", tmp_path / "esc", "-o", tmp_path / "new.jsonl")
     manifest.write_text('{"duration": 0.1}\n')
     assert "line 1 has no column 'path'" in refused("manifest", manifest, "-o", tmp_path / "new.jsonl")
 
@@ -332,9 +335,8 @@ def test_tokenizing_with_what_is_not_there(trained: Path, manifest: Path, refuse
     assert "no checkpoint folder" in refused(*tokenize(tmp_path / "nowhere", manifest))
     assert "has no rows of split 'valid'" in refused(*tokenize(trained, manifest, "--split", "valid"))
     assert "batch_size is 0" in refused(*tokenize(trained, manifest, "--batch_size", "0"))
-    assert "holds a StreamLM, wanted a NeuralCodec" in refused(
-        "tokenize", trained / "lm", manifest, "-o", tmp_path / "t"
-    )
+    line = refused("tokenize", trained / "lm", manifest, "-o", tmp_path / "tokens")
+    assert "holds a StreamLM, wanted a NeuralCodec" in line
 
 
 def test_unreadable_sounds_are_skipped_with_the_reason(

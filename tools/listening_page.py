@@ -53,7 +53,7 @@ def read_items(source: Path) -> list[Item]:
     """The items of a JSON list or of a folder of sounds."""
     source = source.resolve()
     if source.is_dir():
-        sounds = sorted(path for path in source.rglob("*") if path.suffix.lower() in SUFFIXES)
+        sounds = sorted((path for path in source.rglob("*") if path.suffix.lower() in SUFFIXES), key=natural)
         items = [read_item({"path": str(path)}, source, role=role_by_folder(path, source)) for path in sounds]
     elif source.is_file():
         entries = read_json(source)
@@ -65,6 +65,11 @@ def read_items(source: Path) -> list[Item]:
     if not items:
         raise ValueError(f"{source}: no sounds in it; want {' '.join(SUFFIXES)} files")
     return items
+
+
+def natural(path: Path) -> list[str | int]:
+    """A key that sorts 2.wav before 10.wav."""
+    return [int(piece) if piece.isdecimal() else piece for piece in re.split(r"([0-9]+)", str(path))]
 
 
 def role_by_folder(path: Path, source: Path) -> str:
@@ -145,7 +150,7 @@ body { margin: 0 auto; max-width: 72rem; padding: 2.5rem 1.25rem 4rem; backgroun
 h1 { margin: 0 0 .25rem; font-size: 1.75rem; font-weight: 600; letter-spacing: -.01em; line-height: 1.2; }
 h2 { margin: 0 0 1rem; font-size: 1.15rem; font-weight: 600; }
 section { border-top: 1px solid var(--line); margin-top: 2rem; padding-top: 1.25rem; }
-.items { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 16rem), 1fr)); gap: 1.5rem; }
+.items { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 12.4rem), 1fr)); gap: 1.5rem; }
 figure { margin: 0; min-width: 0; }
 .role { display: block; margin-bottom: .35rem; font-size: .8rem; color: var(--soft); }
 img { display: block; width: 100%; height: 8rem; border-radius: 4px; background: #000; }

@@ -5,7 +5,7 @@ B batch, C channels, L samples, K codebooks, T frames.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import torch
 from pytorch_lightning.cli import LRSchedulerCallable, OptimizerCallable
@@ -109,16 +109,16 @@ class CodecTask(Task):
 
     def _discriminator_step(self, made: Tensor, real: Tensor) -> None:
         # The plain optimizer: Lightning would count its steps as steps of the trainer.
-        optimizer = self.optimizers(use_pl_optimizer=False)[1]
+        optimizer = self._pair(self.optimizers(use_pl_optimizer=False))[1]
         loss = hinge_discriminator(self.discriminator(made), self.discriminator(real))
         optimizer.zero_grad()
         self.manual_backward(loss)
         optimizer.step()
-        self.lr_schedulers()[1].step()
+        self._pair(self.lr_schedulers())[1].step()
         self.log("train/discriminator", loss)
 
     def _codec_step(self, made: Tensor, losses: dict[str, Tensor], commitment: Tensor) -> None:
-        optimizer = self.optimizers()[0]
+        optimizer = self._pair(self.optimizers())[0]
         gradient = self.balancer.gradient(losses, made)
         optimizer.zero_grad()
         # Its derivative at the output is the balanced gradient.
@@ -126,7 +126,12 @@ class CodecTask(Task):
         if self.clip:
             self.clip_gradients(optimizer, gradient_clip_val=self.clip, gradient_clip_algorithm="norm")
         optimizer.step()
-        self.lr_schedulers()[0].step()
+        self._pair(self.lr_schedulers())[0].step()
+
+    @staticmethod
+    def _pair(either: Any) -> list[Any]:
+        """What Lightning keeps for codec and discriminator: it types a list as perhaps one, perhaps none."""
+        return cast("list[Any]", either)
 
     def _num_codebooks(self, batch: int) -> Tensor:
         """How many codebooks each item uses: all, or for a share of the items a random number."""

@@ -133,6 +133,12 @@ def test_a_folder_gives_every_sound_with_its_sub_folder_as_role(tmp_path: Path) 
     ]
 
 
+def test_numbered_sounds_come_in_the_order_of_their_numbers(tmp_path: Path) -> None:
+    for number in (10, 2, 1):
+        chirp(tmp_path / f"in/generated/{number}.wav")
+    assert [item.name for item in tool.read_items(tmp_path / "in")] == ["1", "2", "10"]
+
+
 def test_relative_folder_is_found_from_where_the_tool_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     chirp(tmp_path / "in/real/a.wav")
     monkeypatch.chdir(tmp_path)

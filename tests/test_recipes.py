@@ -1,0 +1,166 @@
+"""Every YAML of recipes/ is read by the real command line and takes two steps, at a tiny size."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+import torch
+import yaml
+
+from audiolm_kit import audio, checkpoint
+from audiolm_kit.cli import main
+from audiolm_kit.codec.convnext import ConvNeXtConfig
+from audiolm_kit.codec.model import CodecConfig, NeuralCodec
+from audiolm_kit.codec.rvq import QuantizerConfig
+from audiolm_kit.data.manifest import Row, write_manifest
+from audiolm_kit.data.tokenize import TokenizeOptions, tokenize
+
+RECIPES = Path(__file__).parents[1] / "recipes"
+WITH_BOTH = sorted(path.parent for path in RECIPES.glob("*/lm.yaml") if path.with_name("codec.yaml").exists())
+CAPTIONS = ("a bell rings twice", "rain on a tin roof", "a siren far away", "two quick clicks")
+
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:.*captions make.*"),  # four captions are few
+    pytest.mark.filterwarnings("ignore::UserWarning:pytorch_lightning.*"),
+    pytest.mark.filterwarnings("ignore::UserWarning:jsonargparse.*"),
+]
+
+
+class Recipe(NamedTuple):
+    """A YAML file, on top of its base if it only says what differs."""
+
+    files: tuple[Path, ...]
+    content: dict[str, Any]  # of the first file
+
+    @property
+    def task(self) -> str:
+        return self.content["model"]["class_path"].rpartition(".")[2]
+
+
+def recipes() -> list[Any]:
+    """All of them, each under its name."""
+    found = []
+    for path in sorted(RECIPES.glob("*/*.yaml")):
+        files: tuple[Path, ...] = (path,)
+        content = yaml.safe_load(path.read_text())
+        if "class_path" not in content.get("model", {}):
+            files = (path.with_name("base.yaml"), path)
+            content = yaml.safe_load(files[0].read_text())
+        found.append(pytest.param(Recipe(files, content), id=f"{path.parent.name}/{path.stem}"))
+    return found
+
+
+# --- what there is to learn from
+
+
+def write_sounds(folder: Path, sample_rate: int) -> Path:
+    """Four tones of 0.4 seconds, one of them for validation; the manifest."""
+    rows, clock = [], torch.arange(int(0.4 * sample_rate)) / sample_rate
+    for number, caption in enumerate(CAPTIONS):
+        wave = 0.5 * torch.sin(2 * torch.pi * 200 * (number + 1) * clock)
+        audio.write(folder / f"{number}.wav", audio.Sound(wave[None], sample_rate))
+        rows.append(Row(str(folder / f"{number}.wav"), 0.4, caption=caption, split="train" if number else "valid"))
+    write_manifest(folder / "manifest.jsonl", rows)
+    return folder / "manifest.jsonl"
+
+
+def write_tokens(folder: Path, num_codebooks: int, codebook_size: int) -> None:
+    """A tiny codec with codebooks as a recipe wants them, and shards of its codes: ``codec``, ``train``, ``valid``."""
+    body = ConvNeXtConfig(dim=4, width=8, encoder_layers=1, decoder_layers=1, hop=16, fft_size=32, frames_per_code=1)
+    quantizer = QuantizerConfig(num_codebooks=num_codebooks, codebook_size=codebook_size, dim=4)
+    torch.manual_seed(0)
+    codec = NeuralCodec(CodecConfig(sample_rate=1600, convnext=body, quantizer=quantizer))
+    checkpoint.save(codec, folder / "codec")
+    manifest, fingerprint = write_sounds(folder, 1600), checkpoint.fingerprint(codec)
+    for split in ("train", "valid"):
+        tokenize(codec, fingerprint, manifest, folder / split, TokenizeOptions(split=split))
+
+
+# --- tiny sizes
+
+
+def tiny_codec(recipe: Recipe, folder: Path) -> dict[str, Any]:
+    """Narrow bodies; rates, hops and codebooks stay the recipe's own."""
+    wanted = recipe.content["model"]["init_args"]["codec"]
+    sizes: dict[str, Any] = {"codec.quantizer.dim": 4, "discriminator.filters": 2}
+    if wanted.get("body", "convnext") == "convnext":
+        sizes |= {"codec.convnext.dim": 4, "codec.convnext.width": 8}
+        sizes |= {"codec.convnext.encoder_layers": 1, "codec.convnext.decoder_layers": 1}
+    else:
+        sizes |= {"codec.seanet.dim": 4, "codec.seanet.filters": 2, "codec.seanet.lstm": 1}
+    sizes |= {"quantize_from": 1, "adversarial_from": 1}
+    data = {"manifest": write_sounds(folder, wanted["sample_rate"]), "seconds": 0.3, "batch_size": 2}
+    return prefixed("model", sizes) | prefixed("data", data)
+
+
+def tiny_lm(recipe: Recipe, folder: Path) -> dict[str, Any]:
+    """A narrow model; codebooks, pattern and kind of text encoder stay the recipe's own."""
+    wanted = recipe.content["model"]["init_args"]["lm"]
+    write_tokens(folder, wanted["num_codebooks"], wanted["codebook_size"])
+    sizes: dict[str, Any] = {"codec": folder / "codec"}
+    sizes |= {"lm.transformer.dim": 16, "lm.transformer.heads": 2, "lm.transformer.layers": 1}
+    if wanted.get("text", {}).get("kind") == "small":
+        sizes |= {"lm.text.dim": 8, "lm.text.heads": 2, "lm.text.layers": 1, "lm.text.pieces": 40}
+    data = {"shards": folder / "train", "valid_shards": folder / "valid", "frames": 10, "batch_size": 2}
+    return prefixed("model", sizes) | prefixed("data", data)
+
+
+TINY: dict[str, Callable[[Recipe, Path], dict[str, Any]]] = {"CodecTask": tiny_codec, "LMTask": tiny_lm}
+
+
+def prefixed(name: str, options: dict[str, Any]) -> dict[str, Any]:
+    return {f"{name}.{key}": value for key, value in options.items()}
+
+
+# --- the laws
+
+
+def test_there_are_recipes_of_every_task() -> None:
+    assert {each.values[0].task for each in recipes()} == TINY.keys()
+
+
+@pytest.mark.parametrize("recipe", recipes())
+def test_a_recipe_takes_two_steps_validates_and_exports(
+    recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)  # whatever it writes beside itself
+    options = TINY[recipe.task](recipe, tmp_path)
+    options |= {"model.export": tmp_path / "model"}
+    options |= prefixed("trainer", {"accelerator": "cpu", "devices": 1, "strategy": "auto"})
+    options |= prefixed("trainer", {"max_steps": 2, "val_check_interval": 1, "default_root_dir": tmp_path / "run"})
+    given = [word for file in recipe.files for word in ("-c", str(file))]
+    given += [word for name, value in options.items() for word in (f"--{name}", str(value))]
+    code = main(["fit", *given, "--trainer.enable_progress_bar", "false"])
+    assert code == 0, capsys.readouterr().err
+    kind = json.loads((tmp_path / "model" / "config.json").read_text())["kind"]
+    assert kind == {"CodecTask": "NeuralCodec", "LMTask": "AudioGen"}[recipe.task]
+
+
+@pytest.mark.parametrize("recipe", recipes())
+def test_a_recipe_keeps_checkpoints_to_go_on_from(recipe: Recipe) -> None:
+    callbacks = recipe.content["trainer"]["callbacks"]
+    (kept,) = [each for each in callbacks if each["class_path"].endswith("ModelCheckpoint")]
+    assert kept["init_args"]["save_last"]
+    assert kept["init_args"]["every_n_train_steps"] < recipe.content["trainer"]["max_steps"]
+
+
+@pytest.mark.parametrize("recipe", recipes())
+def test_a_recipes_schedule_ends_with_its_training(recipe: Recipe) -> None:
+    arguments = recipe.content["model"]["init_args"]["scheduler"].get("init_args", {})
+    assert arguments.get("total_steps") in (None, recipe.content["trainer"]["max_steps"])
+
+
+@pytest.mark.parametrize(
+    "folder", sorted({path.parent for path in RECIPES.glob("*/*.yaml")}), ids=lambda path: path.name
+)
+def test_the_model_of_a_recipe_is_for_the_codec_of_that_recipe(folder: Path) -> None:
+    if not ((folder / "codec.yaml").exists() and (folder / "lm.yaml").exists()):
+        pytest.skip("it trains no model on a codec of its own")
+    codec = yaml.safe_load((folder / "codec.yaml").read_text())["model"]["init_args"]["codec"]
+    lm = yaml.safe_load((folder / "lm.yaml").read_text())["model"]["init_args"]["lm"]
+    sizes = ("num_codebooks", "codebook_size")
+    assert [lm[name] for name in sizes] == [codec["quantizer"][name] for name in sizes]
