@@ -6,7 +6,6 @@ import errno
 import json
 import os
 import resource
-import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -31,8 +30,6 @@ from audiolm_kit.text import train
 from audiolm_kit.transformer import TransformerConfig
 
 RATE = 8000
-
-Damage = Callable[[Path], object]
 
 
 @pytest.fixture(scope="module")
@@ -187,83 +184,11 @@ def write_prompt(path: Path, samples: np.ndarray) -> None:
     ],
 )
 def test_a_prompt_that_cannot_be_continued(
-    make: Damage, told: str, trained: Path, tmp_path: Path, refused: Refused
+    make: Callable[[Path], object], told: str, trained: Path, tmp_path: Path, refused: Refused
 ) -> None:
     make(tmp_path / "given.wav")
     line = refused("continue", trained, tmp_path / "given.wav", "-o", tmp_path / "out.wav", "--seconds", 0.2)
     assert told in line
-
-
-# --- checkpoints
-
-
-def cut(name: str, share: float = 0.5) -> Damage:
-    """Keep the beginning of a file."""
-
-    def damage(folder: Path) -> None:
-        content = (folder / name).read_bytes()
-        (folder / name).write_bytes(content[: int(len(content) * share)])
-
-    return damage
-
-
-def change(name: str, **changes: object) -> Damage:
-    """Change entries of a JSON file."""
-
-    def damage(folder: Path) -> None:
-        (folder / name).write_text(json.dumps({**checkpoint.read_json(folder / name), **changes}))
-
-    return damage
-
-
-def remove(name: str) -> Damage:
-    return lambda folder: shutil.rmtree(folder / name) if (folder / name).is_dir() else (folder / name).unlink()
-
-
-def double_the_codec(folder: Path) -> None:
-    codec = checkpoint.load(NeuralCodec, folder / "codec")
-    next(codec.parameters()).data.mul_(2)
-    checkpoint.save(codec, folder / "codec")
-
-
-@pytest.mark.parametrize(
-    ("damage", "told"),
-    [
-        (shutil.rmtree, "no checkpoint folder at"),
-        (remove("config.json"), "holds no config.json"),
-        (cut("config.json"), "is not readable as JSON"),
-        (cut("config.json", 0), "is not readable as JSON"),
-        (lambda folder: (folder / "config.json").write_bytes(b"\xff\xfe\x00"), "is not readable as JSON"),
-        (lambda folder: (folder / "config.json").write_text("[1, 2]"), "holds a list, wanted a JSON object"),
-        (lambda folder: (folder / "config.json").write_text('{"model_type": "musicgen"}'), "wanted a AudioGen"),
-        (change("config.json", kind="NeuralCodec"), "holds a NeuralCodec, wanted a AudioGen"),
-        (change("config.json", format=99), "has format 99"),
-        (remove("codec"), "no checkpoint folder at"),
-        (remove("lm/model.safetensors"), "model.safetensors is missing"),
-        (cut("lm/model.safetensors"), "is not a whole safetensors file"),
-        (cut("codec/model.safetensors", 0), "is not a whole safetensors file"),
-        (cut("lm/config.json"), "is not readable as JSON"),
-        (change("lm/config.json", config={"wings": 2}), "has unknown fields ['wings']"),
-        (change("lm/config.json", config={"pattern": "dealy"}), "dealy"),
-        (change("lm/config.json", config={"num_codebooks": 5}), "weights and config.json must be of one model"),
-        (remove("text.model"), "no text vocabulary at"),
-        (cut("text.model"), "text.model"),
-        (cut("text.model", 0), "text.model"),
-        (lambda folder: (folder / "text.model").write_text("not a vocabulary"), "is not a sentencepiece model"),
-        (double_the_codec, "the codec in"),
-    ],
-)
-def test_a_damaged_or_foreign_checkpoint(
-    damage: Damage, told: str, trained: Path, tmp_path: Path, refused: Refused
-) -> None:
-    folder = shutil.copytree(trained, tmp_path / "model")
-    damage(folder)
-    assert told in refused("generate", folder, "a bell", "-o", tmp_path / "out.wav", "--seconds", 0.1)
-
-
-def test_a_part_of_a_checkpoint_in_place_of_the_whole(trained: Path, tmp_path: Path, refused: Refused) -> None:
-    line = refused("generate", trained / "lm", "a bell", "-o", tmp_path / "out.wav")
-    assert "holds a StreamLM, wanted a AudioGen" in line
 
 
 # --- manifests

@@ -139,6 +139,18 @@ def test_the_fingerprint_tells_apart_tensors_of_the_same_bytes() -> None:
     assert fingerprint(one) != fingerprint(other)
 
 
+def test_a_field_added_later_leaves_fingerprints_alone_at_its_default() -> None:
+    @dataclass(frozen=True)
+    class Later(TinyConfig):
+        added: int = 0
+
+    given = {name: getattr(EVERY_FIELD, name) for name in EVERY_FIELD.__dataclass_fields__}
+    assert fingerprint(tiny(Later(**given))) == fingerprint(tiny())
+    assert fingerprint(tiny(Later(**given, added=1))) != fingerprint(tiny())
+    chosen_by_name = replace(TinyConfig(), inner=InnerConfig(), width=3)
+    assert fingerprint(tiny(chosen_by_name)) == fingerprint(tiny(TinyConfig()))
+
+
 # --- refusals
 
 

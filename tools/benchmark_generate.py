@@ -6,7 +6,7 @@ Weights are random and of fixed seed: time does not depend on what was learned. 
 runs in the same process on the same threads, and takes turns, so that other work on the machine slows all alike.
 Prints a Markdown table and writes every single time as JSON.
 
-B batch, C channels, L samples, K codebooks, T frames, N context tokens, D width.
+B batch, K codebooks, T frames, N context tokens, D width.
 """
 
 from __future__ import annotations
@@ -324,10 +324,7 @@ def table(timings: Iterable[Timing]) -> str:
 
 def sizes_of(given: Sequence[str] | None = None) -> tuple[Sizes, Path]:
     """The command line: each field of Sizes is an option."""
-    first, _, rest = (__doc__ or "").partition("\n")
-    parser = argparse.ArgumentParser(
-        description=first, epilog=rest, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("-o", "--output", type=Path, default=Path("build/bench.json"))
     for name, value in asdict(Sizes()).items():
         several: dict[str, Any] = {"nargs": "+", "type": int} if isinstance(value, tuple) else {"type": type(value)}

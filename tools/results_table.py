@@ -3,8 +3,8 @@
     python tools/results_table.py README.md results/*.json
 
 replaces what stands between the lines <!-- results --> and <!-- /results -->. A file of results is
-{"about": {"command", "commit", "date", "hardware", "hours", "seconds", "killed"}, "table": [{"what", "value", "percent",
-"interval", "count", "rule": {"wanted", "reached", "passed"}}]}; all but "what" and "value" may be left out.
+{"about": {"command", "commit", "date", "hardware", "hours", "seconds", "killed"}, "table": [{"what", "value",
+"percent", "interval", "count", "rule": {"wanted", "reached", "passed"}}]}; all but "what" and "value" may be left out.
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@ B batch, D width, T frames, K codebooks, V codebook size, N vectors.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import torch
 from einops import rearrange
@@ -145,8 +145,7 @@ class ResidualQuantizer(nn.Module):
         target = rearrange(latents, "b d t -> b t d").float()
         residual, quantized = target, torch.zeros_like(target)
         codes, commitments = [], []
-        for index, book in enumerate(self.books):
-            assert isinstance(book, Codebook)
+        for index, book in enumerate(self._first(None)):
             used = self._used(index, num_codebooks, target)
             if self.training:
                 book.learn(residual.detach().flatten(0, 1), used.expand(-1, target.shape[1]).flatten())
@@ -160,6 +159,10 @@ class ResidualQuantizer(nn.Module):
         straight = target + (quantized - target).detach()
         return Quantized(rearrange(straight, "b t d -> b d t"), torch.stack(codes, 1), torch.stack(commitments).mean())
 
+    def _first(self, num_codebooks: int | None) -> list[Codebook]:
+        """The first codebooks; None for all."""
+        return cast("list[Codebook]", list(self.books)[:num_codebooks])
+
     @staticmethod
     def _used(index: int, num_codebooks: Tensor | None, like: Tensor) -> Tensor:
         """1 for items that use codebook ``index``, else 0, [B, 1]."""
@@ -171,15 +174,14 @@ class ResidualQuantizer(nn.Module):
         """Latents [B, D, T] -> codes [B, K, T]."""
         residual = rearrange(latents, "b d t -> b t d")
         codes = []
-        for book in list(self.books)[:num_codebooks]:
-            assert isinstance(book, Codebook)
+        for book in self._first(num_codebooks):
             codes.append(book.encode(residual))
             residual = residual - book.decode(codes[-1])
         return torch.stack(codes, 1)
 
     def decode(self, codes: Tensor) -> Tensor:
         """Codes [B, K', T] of the first K' <= K codebooks -> latents [B, D, T]."""
-        books = list(self.books)[: codes.shape[1]]
+        books = self._first(codes.shape[1])
         latents = torch.stack([book.decode(stream) for book, stream in zip(books, codes.unbind(1), strict=True)]).sum(0)
         return rearrange(latents, "b t d -> b d t")
 

@@ -25,7 +25,6 @@ import numpy as np
 Entry = dict[str, Any]
 WANTED = {"reconstruction": ("real", 0.95), "generated": ("reconstruction", 0.90)}
 """Which share of whose score a kind of sound has to reach."""
-CHANGES = ["status", "--porcelain", "--untracked-files=no", "--", ":/"]
 KEPT = 0.5
 """How far a voice has to stay on the way from another speaker's similarity (0) to the same speaker's (1)."""
 DIGITS = {
@@ -202,24 +201,26 @@ def table(digits: Entry, voices: Entry) -> list[Entry]:
 
 
 def commit() -> str | None:
-    """The commit of the code, marked when files other than results differ from it."""
-    here = Path(__file__).resolve().parent
+    """The commit of the code, marked when files other than results and texts differ from it."""
+    changes = [
+        "status",
+        "--porcelain",
+        "--untracked-files=no",
+        "--",
+        ":/",
+        ":(top,exclude)recipes/*/results",
+        ":(top,exclude)*.md",
+    ]
     try:
-        name = subprocess.check_output(["git", "-C", here, "rev-parse", "--short=10", "HEAD"], text=True).strip()
-        status = [
-            "git",
-            "-C",
-            here,
-            "status",
-            "--porcelain",
-            "--untracked-files=no",
-            "--",
-            ":/",
-            ":!/recipes/*/results",
-        ]
-        return name + ("-dirty" if subprocess.check_output([*status, ":!/recipes/*/README.md"], text=True) else "")
+        return f"{git('rev-parse', '--short=10', 'HEAD')}{'-dirty' if git(*changes) else ''}"
     except (OSError, subprocess.CalledProcessError):
         return None
+
+
+def git(*command: str) -> str:
+    """What git says of the folder that this file lies in."""
+    here = Path(__file__).resolve().parent
+    return subprocess.check_output(["git", "-C", here, *command], text=True, stderr=subprocess.DEVNULL).strip()
 
 
 def hardware() -> Entry:
@@ -232,7 +233,7 @@ def hardware() -> Entry:
 
 
 def stage_times(folder: Path | None) -> Entry:
-    """Seconds of each stage, from the Makefile's files: each try says when it begins and, unless killed, its seconds."""
+    """Seconds of each stage, from the Makefile's files: a try says that it begins and, unless killed, its seconds."""
     files = sorted(folder.iterdir(), key=lambda file: file.stat().st_mtime) if folder and folder.is_dir() else []
     tries = {file.name: file.read_text(encoding="utf-8").split() for file in files}
     seconds = {stage: [int(each) for each in lines if each != "begun"] for stage, lines in tries.items()}
