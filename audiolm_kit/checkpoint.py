@@ -98,6 +98,56 @@ def write_into(model: nn.Module, folder: Path) -> None:
     save_file(state, folder / WEIGHTS)
 
 
+def save_bundle(folder: str | Path, kind: str, parts: Mapping[str, nn.Module], files: Mapping[str, bytes]) -> None:
+    """Write several models and files as one checkpoint folder, whole or not at all; an earlier one is replaced.
+
+    Its ``config.json`` names the fingerprint of each, so that a part from elsewhere is noticed (``check_bundle``).
+
+    Raises:
+        ValueError: the folder holds something else.
+    """
+    folder = Path(folder)
+    refuse_foreign(folder)
+    with replacing(folder) as draft:
+        for name, model in parts.items():
+            write_into(model, draft / name)
+        for name, content in files.items():
+            (draft / name).write_bytes(content)
+        # Of the parts as they will be read: weights in half precision come back in single.
+        fingerprints = bundle_fingerprints(
+            {name: load(type(part), draft / name) for name, part in parts.items()}, files
+        )
+        about = {"format": FORMAT, "kind": kind, "fingerprints": fingerprints}
+        (draft / CONFIG).write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
+
+
+def bundle_fingerprints(parts: Mapping[str, nn.Module], files: Mapping[str, bytes]) -> dict[str, str]:
+    """16 hex digits for each part and file."""
+    models = {name: fingerprint(model) for name, model in parts.items()}
+    return models | {name: hashlib.sha256(content).hexdigest()[:16] for name, content in files.items()}
+
+
+def check_bundle(folder: str | Path, kind: str, found: Mapping[str, str]) -> None:
+    """Compare what was read with what a bundle's ``config.json`` says it was made of.
+
+    Raises:
+        ValueError: a part or a file is another one.
+    """
+    for name, expected in read_kind(folder, kind).get("fingerprints", {}).items():
+        if found.get(name) != expected:
+            raise ValueError(
+                f"{Path(folder) / name} is not what the checkpoint was made of (fingerprint {found.get(name)}, "
+                f"wanted {expected}): copy the whole folder again"
+            )
+
+
+def refuse_foreign(folder: Path) -> None:
+    """A checkpoint replaces its folder: refuse one that holds something else."""
+    free = not folder.exists() or (folder.is_dir() and not any(folder.iterdir()))
+    if not free and not (folder / CONFIG).is_file():
+        raise ValueError(f"{folder} exists and is no checkpoint: give a new folder, or an earlier checkpoint's")
+
+
 def load(kind: type[M], folder: str | Path) -> M:
     """Rebuild ``kind(config)`` from a checkpoint folder, on the CPU, in evaluation mode.
 

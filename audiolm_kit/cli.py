@@ -68,9 +68,9 @@ def fit(*given: str) -> None:
                     callback.dirpath = str(folder)
             if ready.pop("fresh"):
                 set_aside(folder)
-            elif ready["ckpt_path"] is None and (folder / "last.ckpt").is_file():
-                print(f"audiolm-kit fit: goes on from {folder / 'last.ckpt'} (--fresh starts over)", file=sys.stderr)
-                ready["ckpt_path"] = str(folder / "last.ckpt")
+            elif ready["ckpt_path"] is None and (last := newest(folder)):
+                print(f"audiolm-kit fit: goes on from {last} (--fresh starts over)", file=sys.stderr)
+                ready["ckpt_path"] = str(last)
 
     logger = logging.getLogger("pytorch_lightning.utilities.rank_zero")
     logger.addFilter(lambda said: ADVERTISEMENT not in str(said.msg))
@@ -88,6 +88,15 @@ def fit(*given: str) -> None:
         parser_kwargs={"prog": "audiolm-kit", **strict, "fit": {"usage": usage, "description": fit.__doc__, **strict}},
         args=["fit", *given],
     )
+
+
+def newest(folder: Path) -> Path | None:
+    """The latest of a run's last checkpoints.
+
+    There may be several: in a run folder that was moved, Lightning does not take the old ``last.ckpt`` for its own and
+    writes ``last-v1.ckpt`` beside it, unless the recipe says ``enable_version_counter: false``.
+    """
+    return max(folder.glob("last*.ckpt"), key=lambda file: file.stat().st_mtime, default=None)
 
 
 def set_aside(folder: Path) -> None:

@@ -245,6 +245,21 @@ def test_fit_goes_on_from_its_last_checkpoint_unless_it_is_told_to_start_over(
     assert steps_of(last.parent.with_name("checkpoints.1") / "last.ckpt") == 5
 
 
+def test_a_moved_run_goes_on_from_its_newest_checkpoint_each_time(recipe: Path) -> None:
+    assert main(["fit", "-c", str(recipe)]) == 0
+    moved = recipe.parent / "moved"
+    (recipe.parent / "run").rename(moved)
+    for steps in (3, 4, 5):
+        assert (
+            main(
+                ["fit", "-c", str(recipe), "--trainer.default_root_dir", str(moved), "--trainer.max_steps", str(steps)]
+            )
+            == 0
+        )
+        newest = max((moved / "checkpoints").glob("last*.ckpt"), key=lambda file: file.stat().st_mtime)
+        assert steps_of(newest) == steps
+
+
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [

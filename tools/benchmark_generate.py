@@ -56,7 +56,7 @@ class Sizes:
     layers: int = 6
     num_codebooks: int = 4
     codebook_size: int = 1024
-    frames: int = 100
+    frames: int = 50
     frame_rate: float = 50.0
     batches: tuple[int, ...] = (1, 8)
     seconds: float = 1.0

@@ -27,7 +27,7 @@ Wave = NDArray[np.float64]
 PEAK = (0.35, 0.85)
 """The range of a clip's highest sample."""
 
-ROOM = 1e-3
+ROOM = 4e-3
 """Level of the faint noise under every clip: a recording is never digitally silent."""
 
 

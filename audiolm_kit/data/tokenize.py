@@ -187,6 +187,9 @@ def _finish(output: Path, total: int, began: float) -> TokenizeReport:
         _, part, num_rows = read_part(part_path(output, number))
         rows += num_rows
         skipped += part.skipped
+    if not rows:
+        first = f"the first: {skipped[0].path}: {skipped[0].reason}" if skipped else "there are none"
+        raise ValueError(f"no recording of {output / PLAN} could be encoded ({first}): see `audiolm-kit manifest`")
     if skipped:
         with replacing(output / SKIPPED) as draft:
             draft.write_text(

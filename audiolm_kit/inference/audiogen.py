@@ -6,7 +6,6 @@ B batch, C channels, L samples, K codebooks, T frames, P prompt frames.
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import operator
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -54,7 +53,7 @@ class AudioGen:
         if (lm.config.text.kind == "none") != (conditioner is None):
             raise ValueError(f"the model reads text of kind {lm.config.text.kind!r}: give the conditioner of that kind")
         self.codec, self.lm, self.conditioner = codec.eval(), lm.eval(), conditioner
-        self.fingerprints = _fingerprints(codec, lm, conditioner)
+        self.fingerprints = checkpoint.bundle_fingerprints({"codec": codec, "lm": lm}, _files(conditioner))
 
     @classmethod
     def load(cls, folder: str | Path, device: str = "cpu") -> AudioGen:
@@ -65,19 +64,13 @@ class AudioGen:
             ValueError: it is no AudioGen checkpoint, it is cut off, or its parts do not belong together.
         """
         folder = Path(folder)
-        about = checkpoint.read_kind(folder, KIND)
+        checkpoint.read_kind(folder, KIND)
         codec = checkpoint.load(NeuralCodec, folder / "codec").to(device)
         lm = checkpoint.load(StreamLM, folder / "lm").to(device)
         text = lm.config.text
         conditioner = TextConditioner.load(text, folder / TEXT_MODEL) if text.kind != "none" else None
         model = cls(codec, lm, conditioner)
-        for part, expected in about.get("fingerprints", {}).items():
-            found = model.fingerprints.get(part)
-            if found != expected:
-                raise ValueError(
-                    f"the {part} in {folder} is not what the checkpoint was made of (fingerprint {found}, wanted "
-                    f"{expected}): copy the whole folder again"
-                )
+        checkpoint.check_bundle(folder, KIND, model.fingerprints)
         return model
 
     def save(self, folder: str | Path) -> None:
@@ -86,19 +79,7 @@ class AudioGen:
         Raises:
             ValueError: the folder holds something else.
         """
-        folder = Path(folder)
-        if folder.exists() and not (folder / checkpoint.CONFIG).is_file():
-            raise ValueError(f"{folder} exists and is no checkpoint: give a new folder, or an earlier checkpoint's")
-        with checkpoint.replacing(folder) as draft:
-            checkpoint.write_into(self.codec, draft / "codec")
-            checkpoint.write_into(self.lm, draft / "lm")
-            if self.conditioner is not None and self.conditioner.vocabulary is not None:
-                self.conditioner.vocabulary.save(draft / TEXT_MODEL)
-            # Of the parts as they will be read: weights in half precision come back in single.
-            stored = checkpoint.load(NeuralCodec, draft / "codec"), checkpoint.load(StreamLM, draft / "lm")
-            fingerprints = _fingerprints(*stored, self.conditioner)
-            about = {"format": checkpoint.FORMAT, "kind": KIND, "fingerprints": fingerprints}
-            checkpoint.write_json(draft / checkpoint.CONFIG, about)
+        checkpoint.save_bundle(folder, KIND, {"codec": self.codec, "lm": self.lm}, _files(self.conditioner))
 
     @property
     def sample_rate(self) -> int:
@@ -231,12 +212,10 @@ class AudioGen:
         return samples[:, : length - length % frame]
 
 
-def _fingerprints(codec: NeuralCodec, lm: StreamLM, conditioner: TextConditioner | None) -> dict[str, str]:
-    """What names each part that a checkpoint holds."""
-    found = {"codec": checkpoint.fingerprint(codec), "lm": checkpoint.fingerprint(lm)}
-    if conditioner is not None and conditioner.vocabulary is not None:
-        found["text"] = hashlib.sha256(conditioner.vocabulary.model).hexdigest()[:16]
-    return found
+def _files(conditioner: TextConditioner | None) -> dict[str, bytes]:
+    """What a checkpoint holds beside the two models: the vocabulary of the small text encoder."""
+    vocabulary = None if conditioner is None else conditioner.vocabulary
+    return {} if vocabulary is None else {TEXT_MODEL: vocabulary.model}
 
 
 def _listed(items: Sequence[T], name: str, kind: str) -> list[T]:

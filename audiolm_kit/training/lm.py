@@ -152,18 +152,9 @@ class LMTask(Task):
         """Write all that a generation needs: codec, model and, for the small text encoder, its vocabulary."""
         assert self._codec is not None
         (codec,) = self._codec
-        about = {
-            "format": checkpoint.FORMAT,
-            "kind": KIND,
-            "fingerprints": {"codec": checkpoint.fingerprint(codec), "lm": checkpoint.fingerprint(self.lm)},
-            "batches": self.batches_seen,
-        }
-        with checkpoint.replacing(folder) as draft:
-            checkpoint.write_into(codec, draft / "codec")
-            checkpoint.write_into(self.lm, draft / "lm")
-            if self.conditioner is not None and self.conditioner.vocabulary is not None:
-                self.conditioner.vocabulary.save(draft / TEXT_MODEL)
-            checkpoint.write_json(draft / checkpoint.CONFIG, about)
+        vocabulary = None if self.conditioner is None else self.conditioner.vocabulary
+        files = {} if vocabulary is None else {TEXT_MODEL: vocabulary.model}
+        checkpoint.save_bundle(folder, KIND, {"codec": codec, "lm": self.lm}, files)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep the text vocabulary too: the weights mean nothing without it."""

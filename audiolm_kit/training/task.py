@@ -9,7 +9,7 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 
-from audiolm_kit.checkpoint import CONFIG
+from audiolm_kit.checkpoint import refuse_foreign
 
 
 class Task(pl.LightningModule):
@@ -32,14 +32,8 @@ class Task(pl.LightningModule):
 
     def setup(self, stage: str) -> None:
         """An export replaces its folder: before any training, refuse one that holds something else."""
-        if not self.export:
-            return
-        folder = Path(self.export)
-        free = not folder.exists() or (folder.is_dir() and not any(folder.iterdir()))
-        if not free and not (folder / CONFIG).is_file():
-            raise ValueError(
-                f"export is {folder}, which exists and is no checkpoint: give a new folder or an earlier export"
-            )
+        if self.export:
+            refuse_foreign(Path(self.export))
 
     def save_checkpoint_folder(self, folder: str) -> None:
         """Write the model as a checkpoint folder that needs nothing of its training."""

@@ -96,6 +96,8 @@ def double_the_codec(folder: Path) -> None:
         (cut("codec/model.safetensors", 0), "is not a whole safetensors file"),
         (cut("lm/config.json"), "is not readable as JSON"),
         (change("lm/config.json", config={"wings": 2}), "has unknown fields ['wings']"),
+        (change("lm/config.json", config=None), "lm/config.json: config is None"),
+        (change("lm/config.json", config={"num_codebooks": "four"}), "lm/config.json"),
         (change("lm/config.json", config={"pattern": "dealy"}), "dealy"),
         (change("lm/config.json", config={"num_codebooks": 5}), "weights and config.json must be of one model"),
         (remove("text.model"), "no text vocabulary at"),

@@ -30,6 +30,8 @@ from audiolm_kit.data.modules import AudioData
 from audiolm_kit.training.codec import DEFAULT_WEIGHTS, CodecTask
 from audiolm_kit.training.optim import WarmupCosine
 
+pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:pytorch_lightning.*")
+
 BODY = ConvNeXtConfig(dim=4, width=16, encoder_layers=1, decoder_layers=1, hop=16, fft_size=64, frames_per_code=1)
 CODEC = CodecConfig(
     sample_rate=1600,

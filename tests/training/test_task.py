@@ -14,6 +14,8 @@ from torch import Tensor
 from audiolm_kit.checkpoint import write_json
 from audiolm_kit.training.task import Task
 
+pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:pytorch_lightning.*")
+
 
 class Drawing(Task):
     """Notes what each step draws, and writes down its exports."""
