@@ -34,7 +34,16 @@ class QuantizerConfig:
     A share and not a count (EnCodec counts 2 in its batch of 64), so that it holds for every batch size and rank count.
     """
 
+    beam: int = 1
+    """How many partial sums ``encode`` follows from book to book.
+
+    1 takes the nearest entry each time, as EnCodec does and as training does. More find a nearer sum of entries at the
+    same bitrate, because the best first entry need not begin the best sum.
+    """
+
     def __post_init__(self) -> None:
+        if not 1 <= self.beam <= self.codebook_size:
+            raise ValueError(f"beam is {self.beam}, wanted 1 to codebook_size, {self.codebook_size}")
         if min(self.num_codebooks, self.codebook_size, self.dim) < 1:
             raise ValueError(f"a quantiser needs at least 1 codebook, code and dimension, got {self}")
         if self.codebook_size > 65536:
@@ -78,6 +87,22 @@ class Codebook(nn.Module):
         # In full precision also under autocast, or training would choose other entries than the finished codec.
         with torch.autocast(vectors.device.type, enabled=False):
             return nearest(flat, self.embed).view(vectors.shape[:-1])
+
+    def extend(self, residuals: Tensor, beam: int) -> tuple[Tensor, Tensor]:
+        """The ``beam`` best next steps of W partial sums, nearest first.
+
+        Args:
+            residuals: [N, W, D], what each partial sum has left over.
+
+        Returns:
+            Which partial sum each step goes on from and the code it takes, [N, beam] each.
+        """
+        with torch.autocast(residuals.device.type, enabled=False):  # as in encode
+            distances = self.embed.pow(2).sum(1) - 2 * residuals @ self.embed.t()  # [N, W, V]
+        if residuals.shape[1] > 1:  # |x|^2 matters only between partial sums
+            distances = distances + residuals.pow(2).sum(-1, keepdim=True)
+        steps = distances.flatten(1).topk(beam, largest=False).indices
+        return steps // len(self.embed), steps % len(self.embed)
 
     def decode(self, codes: Tensor) -> Tensor:
         """The entries of codes, [...] -> [..., D]."""
@@ -171,19 +196,25 @@ class ResidualQuantizer(nn.Module):
         return (num_codebooks > index).to(like)[:, None]
 
     def encode(self, latents: Tensor, num_codebooks: int | None = None) -> Tensor:
-        """Latents [B, D, T] -> codes [B, K, T]."""
-        residual = rearrange(latents, "b d t -> b t d")
-        codes = []
+        """Latents [B, D, T] -> codes [B, K, T], the best that ``config.beam`` partial sums lead to."""
+        residuals = rearrange(latents, "b d t -> (b t) 1 d")  # [N, W, D], W partial sums for each vector
+        codes = residuals.new_zeros(*residuals.shape[:2], 0, dtype=torch.long)  # [N, W, K so far]
         for book in self._first(num_codebooks):
-            codes.append(book.encode(residual))
-            residual = residual - book.decode(codes[-1])
-        return torch.stack(codes, 1)
+            parents, chosen = book.extend(residuals, self.config.beam)
+            codes = torch.cat([_taken(codes, parents), chosen[..., None]], -1)
+            residuals = _taken(residuals, parents) - book.decode(chosen)
+        return rearrange(codes[:, 0], "(b t) k -> b k t", b=len(latents))
 
     def decode(self, codes: Tensor) -> Tensor:
         """Codes [B, K', T] of the first K' <= K codebooks -> latents [B, D, T]."""
         books = self._first(codes.shape[1])
         latents = torch.stack([book.decode(stream) for book, stream in zip(books, codes.unbind(1), strict=True)]).sum(0)
         return rearrange(latents, "b t d -> b d t")
+
+
+def _taken(sums: Tensor, parents: Tensor) -> Tensor:
+    """The rows of [N, W, ...] that go on, [N, W']: [N, W', ...]."""
+    return sums.gather(1, parents[..., None].expand(-1, -1, sums.shape[2]))
 
 
 def nearest(vectors: Tensor, entries: Tensor) -> Tensor:

@@ -202,6 +202,53 @@ def test_codes_are_what_encode_says_and_latents_what_decode_says() -> None:
     torch.testing.assert_close(made.latents, quantizer.decode(made.codes))
 
 
+def trained_quantizer() -> ResidualQuantizer:
+    quantizer = make_quantizer(num_codebooks=3).train()
+    for step in range(20):
+        quantizer(gaussian(8, 3, 50, seed=step))
+    return quantizer.eval()
+
+
+def distances_with_beam(quantizer: ResidualQuantizer, beam: int, latents: Tensor) -> Tensor:
+    """The squared distance of each vector to what its codes decode to, [B, T]."""
+    searching = ResidualQuantizer(replace(quantizer.config, beam=beam)).eval()
+    searching.load_state_dict(quantizer.state_dict())
+    return (searching.decode(searching.encode(latents)) - latents).pow(2).sum(1)
+
+
+def test_a_beam_of_one_takes_the_nearest_entry_of_each_book() -> None:
+    quantizer, latents = trained_quantizer(), gaussian(2, 3, 40, seed=99)
+    residual, codes = latents.transpose(1, 2), []
+    for book in quantizer.books:
+        assert isinstance(book, Codebook)
+        codes.append(book.encode(residual))
+        residual = residual - book.decode(codes[-1])
+    assert torch.equal(quantizer.encode(latents), torch.stack(codes, 1))
+
+
+def test_a_wider_beam_finds_nearer_sums_and_a_full_one_the_nearest_of_all() -> None:
+    quantizer, latents = trained_quantizer(), gaussian(2, 3, 40, seed=99)
+    greedy, wide, full = (distances_with_beam(quantizer, beam, latents) for beam in (1, 4, 16))
+    assert wide.mean() < 0.97 * greedy.mean()
+    first, second = (book.embed for book in list(quantizer.books)[:2])
+    assert isinstance(first, Tensor) and isinstance(second, Tensor)
+    # With two books and every entry of the first kept, nothing is left out: no pair of entries is nearer.
+    every = (first[:, None] + second[None]).reshape(-1, 3)
+    nearest_pair = torch.cdist(latents.transpose(1, 2), every).pow(2).amin(-1)
+    two = ResidualQuantizer(replace(quantizer.config, beam=16)).eval()
+    two.load_state_dict(quantizer.state_dict())
+    found = (two.decode(two.encode(latents, num_codebooks=2)) - latents).pow(2).sum(1)
+    torch.testing.assert_close(found, nearest_pair, rtol=1e-3, atol=1e-4)
+    assert full.mean() <= wide.mean()
+
+
+def test_a_beam_does_not_make_an_item_depend_on_its_neighbours() -> None:
+    quantizer = ResidualQuantizer(replace(CONFIG, beam=4)).eval()
+    latents = gaussian(3, 3, 10)
+    alone = torch.cat([quantizer.encode(item[None]) for item in latents])
+    assert torch.equal(quantizer.encode(latents), alone)
+
+
 def test_evaluation_changes_no_state() -> None:
     quantizer, latents = make_quantizer(), gaussian(2, 3, 20)
     before = state_of(quantizer)
@@ -228,6 +275,7 @@ def test_autocast_does_not_change_the_codes() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
+        ({"beam": 0}, "beam is 0"),
         ({"num_codebooks": 0}, "at least 1 codebook"),
         ({"dim": 0}, "at least 1 codebook"),
         ({"codebook_size": 65537}, "at most 65536"),

@@ -51,6 +51,13 @@ def test_plain_takes_labels_from_folders_splits_from_top_folders_and_captions_fr
     }
 
 
+def test_a_table_without_the_column_that_names_files_is_told_and_not_silently_left(tmp_path: Path) -> None:
+    make_sounds(tmp_path, "a.wav")
+    write_text(tmp_path / "metadata.csv", "name,caption\na.wav,a bell\n")
+    with pytest.warns(UserWarning, match="metadata.csv has no column 'file_name'"):
+        assert read(tmp_path) == {"a.wav": {}}
+
+
 def test_linked_folders_are_followed_once(tmp_path: Path) -> None:
     make_sounds(tmp_path / "elsewhere", "b.wav")
     make_sounds(tmp_path / "in", "a.wav")

@@ -73,7 +73,7 @@ def check(known: tuple[Path, Path], tmp_path: Path) -> Callable[..., dict[str, b
 
 
 def test_good_sounds_pass_every_check(check) -> None:
-    assert check() == {"quietest_dbfs": True, "reconstruction_db": True, "text_followed": True}
+    assert check() == {"quietest_dbfs": True, "recordings_found": True, "text_followed": True}
 
 
 def test_a_silent_sound_is_found(check) -> None:
@@ -89,7 +89,7 @@ def test_reconstructions_of_other_recordings_fail(check) -> None:
         for number, sound in enumerate(sounds[1:] + sounds[:1], start=1):
             write(folder / f"reconstruction/{number}.wav", sound)
 
-    assert check(shift) == {"quietest_dbfs": True, "reconstruction_db": False, "text_followed": True}
+    assert check(shift) == {"quietest_dbfs": True, "recordings_found": False, "text_followed": True}
 
 
 def test_sounds_that_do_not_follow_their_text_fail(check) -> None:
@@ -97,7 +97,7 @@ def test_sounds_that_do_not_follow_their_text_fail(check) -> None:
         for number in range(1, NUM_KINDS + 1):
             shutil.copyfile(folder / "real/1.wav", folder / f"generated/{number}.wav")
 
-    assert check(same) == {"quietest_dbfs": True, "reconstruction_db": True, "text_followed": False}
+    assert check(same) == {"quietest_dbfs": True, "recordings_found": True, "text_followed": False}
 
 
 def test_the_judge_hears_unseen_sounds_right(known: tuple[Path, Path]) -> None:
