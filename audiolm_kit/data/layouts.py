@@ -109,8 +109,8 @@ def _read_plain(folder: Path) -> Iterator[Entry]:
     """The label is the folder a sound lies in, the split a top folder named train, valid, test or the like."""
     for name in ("metadata.csv", "metadata.jsonl"):
         if (folder / name).is_file():
-            told = f"{folder / name} has no column 'file_name', so it is not read: name the sound file of each row in it"
-            warnings.warn(told, stacklevel=2)
+            told = "has no column 'file_name', so it is not read: name the sound file of each row in it"
+            warnings.warn(f"{folder / name} {told}", stacklevel=2)
     for path in sound_files(folder):
         places = list(path.relative_to(folder).parts[:-1])
         split = SPLITS.get(places[0].lower()) if places else None

@@ -321,16 +321,16 @@ def test_saving_replaces_no_folder_but_a_checkpoint(model: AudioGen, tmp_path: P
     assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
 
 
-@pytest.mark.parametrize("part", ["codec", "lm", "text"])
+@pytest.mark.parametrize("part", ["codec", "lm", "text.model"])
 def test_parts_of_another_model_are_refused(saved: Path, part: str) -> None:
-    if part == "text":
+    if part == "text.model":
         train(["other words", "make other pieces"], saved / "text.model", size=24)
     else:
         kind = NeuralCodec if part == "codec" else StreamLM
         other = checkpoint.load(kind, saved / part)
         next(iter(other.parameters())).data.mul_(2)
         checkpoint.save(other, saved / part)
-    with pytest.raises(ValueError, match=f"the {part} in .* is not what the checkpoint was made of"):
+    with pytest.raises(ValueError, match=f"{part} is not what the checkpoint was made of"):
         AudioGen.load(saved)
 
 
@@ -349,5 +349,5 @@ def test_the_sidecar_says_all_that_it_takes_to_make_the_sound_again(saved: Path)
     sampling = Sampling(**told["sampling"])
     [again] = AudioGen.load(saved).generate([told["text"]], told["seconds"], sampling, told["seed"])
     torch.testing.assert_close(again.samples, sounds[2].samples)
-    assert set(told["fingerprints"]) == {"codec", "lm", "text"}
+    assert set(told["fingerprints"]) == {"codec", "lm", "text.model"}
     assert told["sample_rate"] == RATE and told["version"]
