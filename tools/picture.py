@@ -16,7 +16,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))  # run as a program or 
 
 from listening_page import DYNAMIC_RANGE, Item, by_text, decibels, read_items
 
-from audiolm_kit.audio import read, write_bytes
+from audiolm_kit.audio import fit, read, write_bytes
 
 ROLES = ("real", "reconstruction", "generated")
 
@@ -40,9 +40,11 @@ def draw(columns: list[tuple[str, dict[str, Item]]], path: Path) -> None:
 
     figure = Figure(figsize=(2.6 * len(columns), 5.6), dpi=110, layout="constrained")
     grid = figure.subplots(len(ROLES), len(columns), sharex=True, squeeze=False)
-    for column, (text, sounds) in enumerate(columns):
+    for column, (text, items) in enumerate(columns):
+        sounds = [read(items[role].path) for role in ROLES]
+        rate = min(sound.sample_rate for sound in sounds)  # a pitch stands at one height in all rows
         for row, role in enumerate(ROLES):
-            sound, axes = read(sounds[role].path), grid[row, column]
+            sound, axes = fit(sounds[row], rate, 1), grid[row, column]
             seconds = sound.samples.shape[1] / sound.sample_rate
             axes.imshow(
                 decibels(sound).numpy(),
