@@ -30,7 +30,7 @@ $(INSTALLED): setup.cfg pyproject.toml constraints.txt tools/requirements.py
 	@touch $@
 
 demo: $(INSTALLED) ## From made-up sounds to a trained model and a page to listen at (minutes, two CPU cores)
-	@$(MAKE) -C recipes/hello demo
+	@$(MAKE) --no-print-directory -C recipes/hello demo
 
 test: $(INSTALLED) ## Run the quick tests
 	"$(BIN)/python" -m pytest
@@ -46,7 +46,7 @@ types: $(INSTALLED) ## Check types
 	"$(BIN)/mypy"
 
 smoke: $(INSTALLED) ## Run recipes/hello from end to end, small, and check what came out
-	@$(MAKE) -C recipes/hello smoke
+	@$(MAKE) --no-print-directory -C recipes/hello smoke
 
 bench: $(INSTALLED) ## Time generation on this machine
 	"$(BIN)/python" tools/benchmark_generate.py

@@ -35,6 +35,7 @@ FULL_DISK = re.compile(r"No space left on device|PytorchStreamWriter failed writ
 NOISE = (
     "LightningCLI's args parameter is intended",
     ".*treespec, LeafSpec.* is deprecated",
+    "Starting from v1.9.0, `tensorboardX` has been removed",
     "Using ModelCheckpoint with manual optimization",  # about checkpoints of validations, which CodecTask has none of
 )
 ADVERTISEMENT = "litlogger"

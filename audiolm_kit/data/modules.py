@@ -6,6 +6,7 @@ B batch, C channels, L samples, K codebooks, T frames.
 from __future__ import annotations
 
 import functools
+import warnings
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
@@ -98,6 +99,8 @@ class SteppedData(pl.LightningDataModule):
 
     def train_dataloader(self) -> DataLoader[Any]:
         """The stream of batches from the step that the task has reached."""
+        # Lightning cannot see that this stream goes on where the checkpoint stopped.
+        warnings.filterwarnings("ignore", message="You're resuming from a checkpoint that ended before the epoch")
         task = self.trainer.lightning_module if self.trainer is not None else None
         steps = Steps(self.make_batch, start=getattr(task, "batches_seen", 0))
         return DataLoader(

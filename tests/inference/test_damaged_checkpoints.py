@@ -104,7 +104,7 @@ def double_the_codec(folder: Path) -> None:
         (cut("text.model"), "text.model"),
         (cut("text.model", 0), "text.model"),
         (lambda folder: (folder / "text.model").write_text("not a vocabulary"), "is not a sentencepiece model"),
-        (double_the_codec, "the codec in"),
+        (double_the_codec, "codec is not what the checkpoint was made of"),
     ],
 )
 def test_a_damaged_or_foreign_checkpoint(
