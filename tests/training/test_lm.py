@@ -149,8 +149,12 @@ def test_the_vocabulary_is_trained_once_for_a_run_folder(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     make_trainer(tmp_path, 1).fit(make_task(folder), make_data(folder))
+    [kept] = tmp_path.glob("text-*.model")
     monkeypatch.setattr("audiolm_kit.training.lm.train", lambda *_: pytest.fail("trained again"))
-    make_trainer(tmp_path, 1).fit(make_task(folder), make_data(folder))
+    again = make_task(folder)
+    make_trainer(tmp_path, 1).fit(again, make_data(folder))
+    assert again.conditioner is not None and again.conditioner.vocabulary is not None
+    assert again.conditioner.vocabulary.model == kept.read_bytes()
 
 
 def test_codes_of_another_codec_are_refused(folder: Path, tmp_path: Path) -> None:

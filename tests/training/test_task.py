@@ -97,6 +97,9 @@ def test_the_largest_seed_works() -> None:
     task = Drawing()
     task.seed, task.batches_seen = 2**32 - 1, 10**6
     task.on_train_batch_start(None, 0)
+    drawn = torch.rand(1)
+    task.on_train_batch_start(None, 0)
+    assert torch.equal(torch.rand(1), drawn)
 
 
 def test_an_export_comes_at_the_end_and_on_the_way_where_asked_for(tmp_path: Path) -> None:
