@@ -175,10 +175,15 @@ def read_kind(folder: str | Path, kind: str) -> dict[str, Any]:
     stored = read_json(folder / CONFIG)
     if stored.get("kind") != kind:
         found = stored.get("kind", "foreign checkpoint")
-        raise ValueError(f"{folder} holds a {found}, wanted a {kind}: give the folder of a {kind}")
+        raise ValueError(f"{folder} holds a {found}, wanted {article(kind)}: give the folder of {article(kind)}")
     if (found := stored.get("format")) != FORMAT:
         raise ValueError(f"{folder} has format {found}, this version reads {FORMAT}: upgrade audiolm_kit")
     return stored
+
+
+def article(name: str) -> str:
+    """A class's name as a sentence has it."""
+    return f"{'an' if name[:1] in 'AEIOU' else 'a'} {name}"
 
 
 def fingerprint(model: nn.Module) -> str:

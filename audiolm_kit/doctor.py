@@ -177,8 +177,8 @@ def check_checkpoint(folder: Path) -> Finding:
     try:
         kind = str(checkpoint.read_json(folder / checkpoint.CONFIG).get("kind"))
         if kind not in trials:
-            raise ValueError(f"{folder} holds a {kind}, wanted one of {', '.join(trials)}")
-        return Finding("checkpoint", f"{folder} is a {kind}: {trials[kind](folder)}")
+            raise ValueError(f"{folder} holds {checkpoint.article(kind)}, wanted one of {', '.join(trials)}")
+        return Finding("checkpoint", f"{folder} is {checkpoint.article(kind)}: {trials[kind](folder)}")
     except (ValueError, OSError) as error:
         return Finding(
             "checkpoint", " ".join(str(error).split()), "copy or export the checkpoint folder again, all of it"

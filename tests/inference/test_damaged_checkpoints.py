@@ -87,8 +87,8 @@ def double_the_codec(folder: Path) -> None:
         (cut("config.json", 0), "is not readable as JSON"),
         (lambda folder: (folder / "config.json").write_bytes(b"\xff\xfe\x00"), "is not readable as JSON"),
         (lambda folder: (folder / "config.json").write_text("[1, 2]"), "holds a list, wanted a JSON object"),
-        (lambda folder: (folder / "config.json").write_text('{"model_type": "musicgen"}'), "wanted a AudioGen"),
-        (change("config.json", kind="NeuralCodec"), "holds a NeuralCodec, wanted a AudioGen"),
+        (lambda folder: (folder / "config.json").write_text('{"model_type": "musicgen"}'), "wanted an AudioGen"),
+        (change("config.json", kind="NeuralCodec"), "holds a NeuralCodec, wanted an AudioGen"),
         (change("config.json", format=99), "has format 99"),
         (remove("codec"), "no checkpoint folder at"),
         (remove("lm/model.safetensors"), "model.safetensors is missing"),
@@ -118,4 +118,4 @@ def test_a_damaged_or_foreign_checkpoint(
 def test_a_part_of_a_checkpoint_in_place_of_the_whole(
     trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert "holds a StreamLM, wanted a AudioGen" in refusal(trained / "lm", tmp_path, capsys)
+    assert "holds a StreamLM, wanted an AudioGen" in refusal(trained / "lm", tmp_path, capsys)
