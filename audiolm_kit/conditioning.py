@@ -121,6 +121,10 @@ class FrozenT5:
         return TextInput(states, mask & said[:, None])
 
 
+TEXT_MODEL = "text.model"
+"""The vocabulary's name in a checkpoint folder."""
+
+
 class TextConditioner:
     """Captions -> ``TextInput``, for training and for generation alike.
 
@@ -154,3 +158,9 @@ class TextConditioner:
             raise ValueError("this model was trained without captions (text kind none): leave the texts out")
         pieces = self.vocabulary.encode(texts)
         return TextInput(pieces.codes.to(device), pieces.mask.to(device))
+
+
+def text_files(conditioner: TextConditioner | None) -> dict[str, bytes]:
+    """What a checkpoint holds beside its models: the vocabulary of the small text encoder, where there is one."""
+    vocabulary = None if conditioner is None else conditioner.vocabulary
+    return {} if vocabulary is None else {TEXT_MODEL: vocabulary.model}

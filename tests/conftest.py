@@ -15,7 +15,7 @@ from audiolm_kit import checkpoint, text
 from audiolm_kit.codec.convnext import ConvNeXtConfig
 from audiolm_kit.codec.model import CodecConfig, NeuralCodec
 from audiolm_kit.codec.rvq import QuantizerConfig
-from audiolm_kit.conditioning import TextConfig
+from audiolm_kit.conditioning import TextConditioner, TextConfig
 from audiolm_kit.lm.model import LMConfig, StreamLM
 from audiolm_kit.transformer import TransformerConfig
 
@@ -61,3 +61,21 @@ def audiogen_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     about = {"format": checkpoint.FORMAT, "kind": "AudioGen", "fingerprints": fingerprints}
     checkpoint.write_json(folder / checkpoint.CONFIG, about)
     return folder
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The checkpoint folder, as AudioGen saves it, of a model as small as models get."""
+    from audiolm_kit.inference.audiogen import AudioGen
+
+    torch.manual_seed(0)
+    folder = tmp_path_factory.mktemp("trained")
+    body = ConvNeXtConfig(dim=8, width=8, encoder_layers=1, decoder_layers=1, hop=80, fft_size=160, frames_per_code=2)
+    quantizer = QuantizerConfig(num_codebooks=2, codebook_size=16, dim=8)
+    vocabulary = text.train(["a bell rings", "rain falls"], folder / "text.model", size=30)
+    captions = TextConfig(kind="small", dim=8, layers=1, heads=1, pieces=vocabulary.size)
+    transformer = TransformerConfig(dim=8, heads=1, layers=1, cross_attention=True)
+    lm = StreamLM(LMConfig(num_codebooks=2, codebook_size=16, transformer=transformer, text=captions))
+    codec = NeuralCodec(CodecConfig(sample_rate=8000, convnext=body, quantizer=quantizer))
+    AudioGen(codec, lm, TextConditioner(captions, vocabulary)).save(folder / "model")
+    return folder / "model"

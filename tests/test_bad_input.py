@@ -20,32 +20,8 @@ import torch
 from audiolm_kit import audio, checkpoint
 from audiolm_kit.audio import Sound
 from audiolm_kit.cli import main
-from audiolm_kit.codec.convnext import ConvNeXtConfig
-from audiolm_kit.codec.model import CodecConfig, NeuralCodec
-from audiolm_kit.codec.rvq import QuantizerConfig
-from audiolm_kit.conditioning import TextConditioner, TextConfig
-from audiolm_kit.inference.audiogen import AudioGen
-from audiolm_kit.lm.model import LMConfig, StreamLM
-from audiolm_kit.text import train
-from audiolm_kit.transformer import TransformerConfig
 
 RATE = 8000
-
-
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The checkpoint folder of a model as small as models get."""
-    torch.manual_seed(0)
-    folder = tmp_path_factory.mktemp("trained")
-    body = ConvNeXtConfig(dim=8, width=8, encoder_layers=1, decoder_layers=1, hop=80, fft_size=160, frames_per_code=2)
-    quantizer = QuantizerConfig(num_codebooks=2, codebook_size=16, dim=8)
-    vocabulary = train(["a bell rings", "rain falls"], folder / "text.model", size=30)
-    text = TextConfig(kind="small", dim=8, layers=1, heads=1, pieces=vocabulary.size)
-    transformer = TransformerConfig(dim=8, heads=1, layers=1, cross_attention=True)
-    lm = StreamLM(LMConfig(num_codebooks=2, codebook_size=16, transformer=transformer, text=text))
-    codec = NeuralCodec(CodecConfig(sample_rate=RATE, convnext=body, quantizer=quantizer))
-    AudioGen(codec, lm, TextConditioner(text, vocabulary)).save(folder / "model")
-    return folder / "model"
 
 
 @pytest.fixture

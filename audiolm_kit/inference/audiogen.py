@@ -17,13 +17,12 @@ from torch import Tensor
 from audiolm_kit import __version__, audio, checkpoint
 from audiolm_kit.audio import Sound
 from audiolm_kit.codec.model import NeuralCodec
-from audiolm_kit.conditioning import Context, TextConditioner
+from audiolm_kit.conditioning import TEXT_MODEL, Context, TextConditioner, text_files
 from audiolm_kit.lm.generate import generate
 from audiolm_kit.lm.model import StreamLM
 from audiolm_kit.lm.sampling import Sampling
 
 KIND = "AudioGen"
-TEXT_MODEL = "text.model"
 BATCH = 32
 """Items that are generated at once; what comes out does not depend on it."""
 SILENCE = 1e-4
@@ -53,7 +52,7 @@ class AudioGen:
         if (lm.config.text.kind == "none") != (conditioner is None):
             raise ValueError(f"the model reads text of kind {lm.config.text.kind!r}: give the conditioner of that kind")
         self.codec, self.lm, self.conditioner = codec.eval(), lm.eval(), conditioner
-        self.fingerprints = checkpoint.bundle_fingerprints({"codec": codec, "lm": lm}, _files(conditioner))
+        self.fingerprints = checkpoint.bundle_fingerprints({"codec": codec, "lm": lm}, text_files(conditioner))
 
     @classmethod
     def load(cls, folder: str | Path, device: str = "cpu") -> AudioGen:
@@ -79,7 +78,7 @@ class AudioGen:
         Raises:
             ValueError: the folder holds something else.
         """
-        checkpoint.save_bundle(folder, KIND, {"codec": self.codec, "lm": self.lm}, _files(self.conditioner))
+        checkpoint.save_bundle(folder, KIND, {"codec": self.codec, "lm": self.lm}, text_files(self.conditioner))
 
     @property
     def sample_rate(self) -> int:
@@ -210,12 +209,6 @@ class AudioGen:
         if length >= num_samples:
             raise ValueError(f"the prompt is {given} long, {wanted} were asked for in all: ask for more seconds")
         return samples[:, : length - length % frame]
-
-
-def _files(conditioner: TextConditioner | None) -> dict[str, bytes]:
-    """What a checkpoint holds beside the two models: the vocabulary of the small text encoder."""
-    vocabulary = None if conditioner is None else conditioner.vocabulary
-    return {} if vocabulary is None else {TEXT_MODEL: vocabulary.model}
 
 
 def _listed(items: Sequence[T], name: str, kind: str) -> list[T]:

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from audiolm_kit import checkpoint
 from audiolm_kit.codec.model import NeuralCodec
-from audiolm_kit.conditioning import Context, TextConditioner, drop
+from audiolm_kit.conditioning import Context, TextConditioner, drop, text_files
 from audiolm_kit.data.modules import TokenBatch, TokenData
 from audiolm_kit.data.shards import TokenFormat
 from audiolm_kit.lm.model import LMConfig, StreamLM, codebook_losses
@@ -25,7 +25,6 @@ from audiolm_kit.training.optim import WarmupConstant, parameter_groups
 from audiolm_kit.training.task import Task
 
 KIND = "AudioGen"
-TEXT_MODEL = "text.model"
 
 
 class LMTask(Task):
@@ -152,9 +151,7 @@ class LMTask(Task):
         """Write all that a generation needs: codec, model and, for the small text encoder, its vocabulary."""
         assert self._codec is not None
         (codec,) = self._codec
-        vocabulary = None if self.conditioner is None else self.conditioner.vocabulary
-        files = {} if vocabulary is None else {TEXT_MODEL: vocabulary.model}
-        checkpoint.save_bundle(folder, KIND, {"codec": codec, "lm": self.lm}, files)
+        checkpoint.save_bundle(folder, KIND, {"codec": codec, "lm": self.lm}, text_files(self.conditioner))
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep the text vocabulary too: the weights mean nothing without it."""
