@@ -9,6 +9,8 @@ if TYPE_CHECKING:
     from audiolm_kit.audio import Sound as Sound
     from audiolm_kit.codec.model import CodecConfig as CodecConfig
     from audiolm_kit.codec.model import NeuralCodec as NeuralCodec
+    from audiolm_kit.codec.streaming import StreamingDecoder as StreamingDecoder
+    from audiolm_kit.evaluation.perceptual import ClapScorer as ClapScorer
     from audiolm_kit.inference.audiogen import AudioGen as AudioGen
     from audiolm_kit.lm.model import LMConfig as LMConfig
     from audiolm_kit.lm.model import StreamLM as StreamLM
@@ -18,12 +20,14 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "AudioGen": "inference.audiogen",
+    "ClapScorer": "evaluation.perceptual",
     "CodecConfig": "codec.model",
     "LMConfig": "lm.model",
     "NeuralCodec": "codec.model",
     "Sampling": "lm.sampling",
     "Sound": "audio",
     "StreamLM": "lm.model",
+    "StreamingDecoder": "codec.streaming",
 }
 
 

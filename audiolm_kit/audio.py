@@ -10,6 +10,7 @@ import hashlib
 import io
 import math
 import os
+import struct
 import threading
 import warnings
 from collections.abc import Iterator
@@ -148,6 +149,38 @@ def write_bytes(path: str | Path, data: bytes) -> None:
     finally:
         with contextlib.suppress(OSError):
             part.unlink(missing_ok=True)
+
+
+def wav_header(sample_rate: int, channels: int, num_samples: int | None = None) -> bytes:
+    """The 44 bytes in front of the `pcm16` of a .wav file: RIFF, 16-bit PCM.
+
+    Args:
+        num_samples: Of each channel; None for a stream whose end is not known yet, which has both sizes 0xFFFFFFFF, as
+            ffmpeg writes them too: players and libsndfile take such a file to go on as long as bytes come.
+
+    Raises:
+        ValueError: A number that the header's fields cannot hold: more than 4 GiB of samples, say.
+    """
+    size = None if num_samples is None else 2 * channels * num_samples
+    if sample_rate < 1 or not 0 < channels < 2**15 or 2 * channels * sample_rate >= 2**32:
+        raise ValueError(f"a WAV cannot have {channels} channels at {sample_rate} Hz: give positive, usual numbers")
+    if size is not None and not 0 <= size < 2**32 - 36:
+        raise ValueError(f"a WAV cannot hold {num_samples} samples of {channels} channels: write a .flac, or a stream")
+    sizes = (2**32 - 1, 2**32 - 1) if size is None else (36 + size, size)
+    form = struct.pack("<HHIIHH", 1, channels, sample_rate, 2 * channels * sample_rate, 2 * channels, 16)
+    return b"RIFF" + struct.pack("<I", sizes[0]) + b"WAVEfmt \x10\0\0\0" + form + b"data" + struct.pack("<I", sizes[1])
+
+
+def pcm16(samples: Tensor) -> bytes:
+    """[C, L] as 16-bit little-endian integers, channels by turns: the very numbers that ``write`` puts into a .wav.
+
+    What lies outside [-1, 1] is clipped, without a warning: a stream has one piece after another. L may be 0.
+    """
+    if samples.dim() != 2:
+        raise ValueError(f"a sound is [channels, samples], got {list(samples.shape)}: give one at a time")
+    if samples.numel() == 0:
+        return b""
+    return _sixteen_bits(checked(samples).detach().cpu().float().T.numpy()).astype("<i2").tobytes()
 
 
 def fit(sound: Sound, sample_rate: int, channels: int) -> Sound:
@@ -297,7 +330,7 @@ def _encode(path: Path, samples: np.ndarray, sample_rate: int) -> bytes:
     """The bytes of a file of ``samples`` [L, C]; in memory, because only our own write can report a full disk."""
     container, subtype = path.suffix[1:].upper(), WRITABLE[path.suffix.lower()]
     if subtype == "PCM_16":
-        samples = np.clip(np.rint(samples * 32768), -32768, 32767).astype(np.int16)
+        samples = _sixteen_bits(samples)
     buffer = io.BytesIO()
     try:
         with soundfile.SoundFile(buffer, "w", sample_rate, samples.shape[1], subtype, format=container) as file:
@@ -307,6 +340,12 @@ def _encode(path: Path, samples: np.ndarray, sample_rate: int) -> bytes:
         given = f"{samples.shape[1]} channels at {sample_rate} Hz"
         raise ValueError(f"cannot write {path}: {container} does not take {given} ({_reason(error)})") from error
     return buffer.getvalue()
+
+
+def _sixteen_bits(samples: np.ndarray) -> np.ndarray:
+    """Samples in [-1, 1] to the nearest integers; 1 itself becomes 32767."""
+    scaled: np.ndarray = np.clip(np.rint(samples * 32768), -32768, 32767)
+    return scaled.astype(np.int16)
 
 
 def _mel(hertz: Tensor) -> Tensor:

@@ -21,7 +21,6 @@ from audiolm_kit import arguments
 if TYPE_CHECKING:
     from pytorch_lightning.cli import LightningArgumentParser
 
-    from audiolm_kit.audio import Sound
     from audiolm_kit.data.tokenize import TokenizeOptions
     from audiolm_kit.inference.audiogen import AudioGen
     from audiolm_kit.lm.sampling import Sampling
@@ -29,6 +28,7 @@ if TYPE_CHECKING:
 # What is slow to import (torch, Lightning) is imported by the verb that needs it: `audiolm-kit --help` stays quick.
 
 DEBUG = "AUDIOLM_KIT_DEBUG"
+UNSAID: Any = None  # of a number; with `float | None` a wrong one would be told of in jsonargparse's words
 MOST_NAMED = 20  # rejected files on the screen; the file beside the manifest names all
 FULL_DISK = re.compile(r"No space left on device|PytorchStreamWriter failed writing")
 # Said by Lightning about itself; nothing that a user can do or should know.
@@ -62,6 +62,10 @@ def fit(*given: str) -> None:
             about = "Start over: the checkpoints of an earlier run in trainer.default_root_dir are set aside."
             parser.add_argument("--fresh", action="store_true", help=about)
 
+        def before_instantiate_classes(self) -> None:
+            trainer = self.config["fit"]["trainer"]
+            trainer["precision"] = bearable(trainer["precision"], trainer["accelerator"])
+
         def after_instantiate_classes(self) -> None:
             ready, folder = self.config_init["fit"], Path(self.trainer.default_root_dir) / "checkpoints"
             for callback in self.trainer.checkpoint_callbacks:
@@ -92,6 +96,26 @@ def fit(*given: str) -> None:
     )
 
 
+def bearable(precision: str | int | None, accelerator: object) -> str | int | None:
+    """The precision of a run: fp32 in the place of bf16-mixed, and said so, on a CPU that has no arithmetic for bf16.
+
+    The recipes ask for bf16-mixed, which speeds them up wherever there is such arithmetic.
+    """
+    if precision != "bf16-mixed" or accelerator not in ("cpu", "auto"):
+        return precision
+    import torch
+
+    from audiolm_kit.doctor import emulates_bf16
+
+    elsewhere = torch.cuda.is_available() or torch.backends.mps.is_available()
+    if (accelerator == "auto" and elsewhere) or not emulates_bf16():
+        return precision
+    if os.environ.get("LOCAL_RANK", "0") == "0":
+        told = "this CPU has no bf16 arithmetic and is many times slower with it: trainer.precision is 32-true"
+        print(f"audiolm-kit fit: {told} (--trainer.precision bf16 insists)", file=sys.stderr)
+    return "32-true"
+
+
 def newest(folder: Path) -> Path | None:
     """The latest of a run's last checkpoints.
 
@@ -108,7 +132,9 @@ def set_aside(folder: Path) -> None:
         folder.rename(folder.with_name(f"{folder.name}.{number}"))
 
 
-def manifest(source: str, *, output: str, layout: str = "auto", min_seconds: float = 0.05) -> None:
+def manifest(
+    source: str, *, output: str, layout: str = "auto", min_seconds: float = 0.05, without: tuple[str, ...] = ()
+) -> None:
     """Make a manifest from a folder of recordings, and say which files are left out and why.
 
     Args:
@@ -116,10 +142,11 @@ def manifest(source: str, *, output: str, layout: str = "auto", min_seconds: flo
         output: The manifest to write (JSON lines); its paths are relative to it.
         layout: Where captions and speakers stand; auto looks at the files, and a wrong name lists all layouts.
         min_seconds: Shorter sounds are left out.
+        without: A word (or phrase); sounds whose caption, label or tags have it are left out.
     """
     from audiolm_kit.data.manifest import build_manifest
 
-    kept, rejected = build_manifest(source, output, layout, min_seconds)
+    kept, rejected = build_manifest(source, output, layout, min_seconds, without=without)
     for path, reason in rejected[:MOST_NAMED]:
         print(f"left out  {path}: {reason}")
     if len(rejected) > MOST_NAMED:
@@ -151,8 +178,16 @@ def tokenize(codec: str, manifest: str, *, output: str, options: TokenizeOptions
 def generate(
     checkpoint: str,
     *texts: str,
-    output: str,
-    seconds: float = 5.0,
+    text: tuple[str, ...] = (),
+    output: str = "",
+    stream: str = "",
+    seconds: float = UNSAID,
+    endless: bool = False,
+    negative: str = "",
+    window: float = UNSAID,
+    overlap: float = UNSAID,
+    candidates: int = 1,
+    scorer: str = "",
     seed: int = 0,
     device: str = "auto",
     sampling: Sampling,
@@ -161,34 +196,41 @@ def generate(
 
     Args:
         checkpoint: The checkpoint folder.
-        texts: What is to be heard; several texts make several sounds.
+        texts (str, optional): What is to be heard; several texts make several sounds.
+        text: A further text; or a line of a timeline, as in --text "0-4: rain" --text "4-8: rain and a dog barking".
         output: The sound file (.wav, .flac, .ogg, .mp3); several are numbered, and a name without a suffix is a folder.
-        seconds: The length of each sound.
+        stream: In the place of output: a .wav that is written while it is made, or - for standard output.
+        seconds: The length of each sound; unless said 5, or that of the timeline.
+        endless: With --stream -, go on until nobody listens any more.
+        negative: What is not to be heard: guidance leads away from it.
+        window: Seconds that are made at once; a longer sound is made window after window.
+        overlap: Seconds at the end of a window that the next one begins with; unless said 0.3 of a window.
+        candidates: How many are made for each text; the one that the scorer likes best is kept.
+        scorer: What likes them: the folder of a CLAP, or its name on the hub.
         seed: The same seed makes the same sound.
         device: Where to compute: cpu, cuda, or auto for the best there is.
     """
-    from tqdm import tqdm
+    from audiolm_kit.inference.orders import Making, Order
 
-    from audiolm_kit.inference.audiogen import BATCH
-
-    paths = numbered(output, len(texts))
-    model = opened(checkpoint, device)
-    with tqdm(total=len(texts), unit="sound", disable=not sys.stderr.isatty() or len(texts) == 1) as progress:
-        for first in range(0, len(texts), BATCH):
-            seeds = range(seed + first, seed + len(texts))[:BATCH]
-            sounds = model.generate(texts[first : first + BATCH], seconds, sampling, seeds)
-            for path, text, own, sound in zip(paths[first:], texts[first:], seeds, sounds, strict=False):
-                keep(path, sound, model.sidecar(text, seconds, sampling, own))
-            progress.update(len(sounds))
+    making = Making(negative=negative, window=window, overlap=overlap)
+    order = Order(
+        (*texts, *text), making, sampling, seed, seconds, endless, output, stream, candidates=candidates, scorer=scorer
+    )
+    order.generate(opened(checkpoint, device))
 
 
 def continue_(
     checkpoint: str,
     prompt: str,
     *,
-    output: str,
-    seconds: float = 5.0,
-    text: str = "",
+    text: tuple[str, ...] = (),
+    output: str = "",
+    stream: str = "",
+    seconds: float = UNSAID,
+    endless: bool = False,
+    negative: str = "",
+    window: float = UNSAID,
+    overlap: float = UNSAID,
     seed: int = 0,
     device: str = "auto",
     sampling: Sampling,
@@ -198,19 +240,27 @@ def continue_(
     Args:
         checkpoint: The checkpoint folder.
         prompt: The sound file to continue.
+        text: What is to be heard, or a line of a timeline that counts from the prompt's start; nothing leaves it to the
+            prompt.
         output: The sound file to write (.wav, .flac, .ogg, .mp3); it begins with the prompt.
-        seconds: The length of the whole, the prompt included.
-        text: What is to be heard; nothing leaves it to the prompt.
+        stream: In the place of output: a .wav that is written while it is made, or - for standard output.
+        seconds: The length of the whole, the prompt included; unless said 5, or that of the timeline.
+        endless: With --stream -, go on until nobody listens any more.
+        negative: What is not to be heard: guidance leads away from it.
+        window: Seconds that are made at once; a longer sound is made window after window.
+        overlap: Seconds at the end of a window that the next one begins with; unless said 0.3 of a window.
         seed: The same seed makes the same sound.
         device: Where to compute: cpu, cuda, or auto for the best there is.
     """
     from audiolm_kit import audio
+    from audiolm_kit.inference.orders import Making, Order
 
-    [path] = numbered(output, 1)
+    making = Making(negative=negative, window=window, overlap=overlap)
+    order = Order(text or ("",), making, sampling, seed, seconds, endless, output, stream)
+    if len(order.sounds) > 1:
+        raise ValueError(f"{len(text)} texts for one prompt: give one, or the lines of a timeline")
     given = audio.read(prompt)
-    model = opened(checkpoint, device)
-    [sound] = model.continue_([given], seconds, [text] if text else None, sampling, seed)
-    keep(path, sound, model.sidecar(text, seconds, sampling, seed, prompt))
+    order.continue_(opened(checkpoint, device), given, prompt)
 
 
 def opened(checkpoint: str, device: str) -> AudioGen:
@@ -231,29 +281,6 @@ def checked_device(name: str) -> str:
     except (RuntimeError, AssertionError) as error:  # the second where torch is built without CUDA
         raise ValueError(f"device is {name!r}, which this torch does not find: choose auto, cpu or cuda") from error
     return name
-
-
-def numbered(output: str, count: int) -> list[Path]:
-    """The files to write: one name as it stands, several as NAME-1, NAME-2 ...; without a suffix it is a folder."""
-    from audiolm_kit.audio import WRITABLE
-
-    path = Path(output)
-    if path.is_dir() or not path.suffix:
-        return [path / f"{number}.wav" for number in range(1, count + 1)]
-    if path.suffix.lower() not in WRITABLE:  # said before the work, not after it
-        raise ValueError(f"cannot write {path}: the suffix is {path.suffix!r}, choose one of {' '.join(WRITABLE)}")
-    if count == 1:
-        return [path]
-    return [path.with_name(f"{path.stem}-{number}{path.suffix}") for number in range(1, count + 1)]
-
-
-def keep(path: Path, sound: Sound, about: dict[str, Any]) -> None:
-    """Write a sound, its sidecar NAME.json beside it, and say where."""
-    from audiolm_kit import audio, checkpoint
-
-    audio.write(path, sound)
-    checkpoint.write_json(path.with_suffix(".json"), about)
-    print(path)
 
 
 def doctor(checkpoint: str | None = None) -> int:

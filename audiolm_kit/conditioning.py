@@ -1,4 +1,4 @@
-"""Captions -> Context: a frozen T5, or a small encoder trained with the model; the null context, and dropping to it.
+"""Captions -> Context: a frozen T5, a small encoder or a table of labels trained with the model; guidance's null.
 
 A ``TextConditioner`` (nothing trained, nothing saved) turns captions into a ``TextInput``; the model's ``condition``
 turns that into a ``Context``, with weights the model owns.
@@ -8,14 +8,25 @@ Shapes: B batch, N context tokens, D width of the model, E width of the text sta
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
+import json
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
+from importlib.metadata import version
+from itertools import groupby, islice
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor, nn
 
+from audiolm_kit.captions import LabelReader, clean
 from audiolm_kit.text import Vocabulary
+from audiolm_kit.text_cache import CachedStates, Source
 from audiolm_kit.transformer import Transformer, TransformerConfig
 
 
@@ -23,8 +34,8 @@ from audiolm_kit.transformer import Transformer, TransformerConfig
 class TextConfig:
     """How captions are read."""
 
-    kind: Literal["none", "small", "t5"] = "none"
-    """No captions; a small encoder trained with the model; a frozen T5 encoder."""
+    kind: Literal["none", "small", "t5", "labels"] = "none"
+    """No captions; a small encoder trained with the model; a frozen T5 encoder; a trained table of class labels."""
     dim: int = 256
     """Width E of the text states; for t5 that of the named model (t5-base 768, t5-large 1024)."""
     layers: int = 2
@@ -34,15 +45,23 @@ class TextConfig:
     pieces: int = 1000
     """Rows of the small encoder's embedding: at least the size of the text vocabulary."""
     name: str = "t5-base"
-    """Folder, or name on the Hugging Face hub, of the T5."""
+    """Folder, or name on the Hugging Face hub, of the T5: T5, T5 v1.1 or FLAN-T5 of any size."""
+    labels: tuple[str, ...] = ()
+    """The class labels of kind labels, in the order of the table; a caption names one or several of them."""
+    clean: bool = False
+    """Captions are cut down to their base words first, in training and generation alike (``captions.clean``); labels
+    are not."""
 
     def __post_init__(self) -> None:
-        if self.kind not in ("none", "small", "t5"):
-            raise ValueError(f"text kind is {self.kind!r}: give one of none, small, t5")
+        if self.kind not in ("none", "small", "t5", "labels"):
+            raise ValueError(f"text kind is {self.kind!r}: give one of none, small, t5, labels")
         if min(self.dim, self.pieces) < 1:
             raise ValueError(f"text dim and pieces are {self.dim} and {self.pieces}: give positive numbers")
         if self.kind == "small":
             encoder_config(self)
+        object.__setattr__(self, "labels", tuple(self.labels))  # a parser may bring a list
+        if self.kind == "labels":
+            LabelReader(self.labels)
 
 
 class Context(NamedTuple):
@@ -55,7 +74,7 @@ class Context(NamedTuple):
 class TextInput(NamedTuple):
     """Captions as the model takes them."""
 
-    content: Tensor  # pieces [B, N] int64 (small), or states [B, N, E] (t5)
+    content: Tensor  # pieces [B, N] int64 (small), places in the table [B, N] int64 (labels), or states [B, N, E] (t5)
     mask: Tensor  # [B, N] bool; no True for an empty caption
 
 
@@ -93,6 +112,15 @@ class SmallTextEncoder(nn.Module):
         return states
 
 
+T5_FIELDS = (
+    "d_model d_kv d_ff num_layers num_heads relative_attention_num_buckets relative_attention_max_distance "
+    "feed_forward_proj layer_norm_epsilon vocab_size"
+).split()
+"""All of a T5's config that decides what its encoder computes."""
+TOKENS = 8192
+"""Read at once when states are computed for a cache, in at most 64 captions."""
+
+
 class FrozenT5:
     """A T5 encoder that is only read: no module of ours holds its weights, no checkpoint of ours saves them."""
 
@@ -101,24 +129,150 @@ class FrozenT5:
         from transformers import AutoTokenizer, T5EncoderModel
 
         try:
-            self._tokenizer = AutoTokenizer.from_pretrained(name)
-            model: Any = T5EncoderModel.from_pretrained(name)
-        except (OSError, ValueError) as error:
-            cause = str(error).split("\n", 1)[0]
-            raise FileNotFoundError(f"no T5 at {name!r} ({cause}): give a folder or a name on the hub") from None
-        self._model = model.float().eval().requires_grad_(False)
-        if model.config.d_model != dim:
-            raise ValueError(f"text dim is {dim}, but {name} is {model.config.d_model} wide: set text dim to that")
+            with _quiet(name):
+                self._tokenizer = AutoTokenizer.from_pretrained(name)
+                loaded: Any = T5EncoderModel.from_pretrained(name, output_loading_info=True)
+        except (OSError, ValueError, RuntimeError, EOFError, SafetensorError) as error:
+            raise FileNotFoundError(_no_t5(name, error)) from None
+        model, about = loaded
+        lacking = sorted(about["missing_keys"])
+        if lacking:  # transformers would make them up
+            raise ValueError(f"{name} lacks {len(lacking)} weights of a T5 encoder, {lacking[0]} among them: give a T5")
+        _check_width(name, model.config.d_model, dim)
+        if len(self._tokenizer) > model.config.vocab_size:
+            raise ValueError(
+                f"the tokenizer of {name} has {len(self._tokenizer)} pieces, its T5 takes {model.config.vocab_size}: "
+                "give a folder whose parts belong together"
+            )
+        self.name = name
+        self._model: Any = model.float().eval().requires_grad_(False)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> FrozenT5:
+        """A copy of what holds it shares it: nothing ever changes it, and it may be large."""
+        return self
 
     @torch.no_grad()
     def __call__(self, texts: list[str], device: torch.device | str = "cpu") -> TextInput:
         """Captions -> states ``[B, N, E]``, in float32 (T5 overflows float16) whatever runs around it."""
         inputs = self._tokenizer(texts, return_tensors="pt", padding=True).to(device)
         mask = inputs["attention_mask"].bool()
-        with torch.autocast(torch.device(device).type, enabled=False):
-            states = self._model.to(device)(**inputs).last_hidden_state
+        states = self._states(inputs["input_ids"], inputs["attention_mask"])
         said = torch.tensor([bool(text.strip()) for text in texts], device=mask.device)
         return TextInput(states, mask & said[:, None])
+
+    @torch.no_grad()
+    def each(self, texts: Iterable[str], device: torch.device | str = "cpu") -> Iterator[tuple[str, Tensor]]:
+        """Captions with their states ``[N, E]``, the shortest first, on the CPU.
+
+        Only captions of equally many tokens are read together: there is no padding that a result could depend on.
+        """
+        texts = list(texts)
+        pieces = dict(zip(texts, self._tokenizer(texts)["input_ids"], strict=True))
+        by_length = sorted(pieces, key=lambda text: len(pieces[text]))
+        for length, group in groupby(by_length, lambda text: len(pieces[text])):
+            while batch := list(islice(group, max(1, min(64, TOKENS // max(1, length))))):
+                codes = torch.tensor([pieces[text] for text in batch], dtype=torch.long, device=device)
+                yield from zip(batch, self._states(codes, torch.ones_like(codes)).cpu(), strict=True)
+
+    def fingerprint(self) -> str:
+        """16 hex digits that change with any weight, with what the config makes of them, and with the tokenizer.
+
+        Every weight is hashed in full, for only that is sure, but on threads: about a second for each GB, less than
+        loading took. They are hashed as they compute, so one model is one whether it lies in safetensors or in a
+        pickle, whole or sharded.
+        """
+        config = {name: getattr(self._model.config, name) for name in T5_FIELDS}
+        digest = hashlib.sha256(json.dumps(config, sort_keys=True).encode() + _tokenizer_state(self._tokenizer))
+        weights = {name: tensor.cpu() for name, tensor in self._model.named_parameters()}  # shared ones come once
+        with ThreadPoolExecutor() as pool:  # hashing runs outside the interpreter's lock
+            for name, hashed in zip(weights, pool.map(_hashed, weights.values()), strict=True):
+                digest.update(name.encode() + hashed)
+        return digest.hexdigest()[:16]
+
+    def _states(self, pieces: Tensor, mask: Tensor) -> Tensor:
+        """Pieces and mask ``[B, N] -> [B, N, E]``."""
+        with torch.autocast(pieces.device.type, enabled=False):
+            states: Tensor = self._model.to(pieces.device)(input_ids=pieces, attention_mask=mask).last_hidden_state
+        return states
+
+
+def cached_t5(name: str, dim: int, cache: str | Path) -> CachedStates:
+    """A frozen T5 behind its states on disk, in a folder that may hold those of others too."""
+    versions = [version(package) for package in ("transformers", "tokenizers")]
+    source = Source(name, _local(name), " ".join(versions))
+    return CachedStates(Path(cache), dim, source, partial(FrozenT5, dim=dim))
+
+
+def _local(name: str) -> Path | None:
+    """The folder of a T5 by its path, or where the hub's client keeps it; None where it was not fetched yet."""
+    if Path(name).is_dir():
+        return Path(name).resolve()
+    from transformers.utils import hub
+
+    try:
+        found = hub.cached_file(name, "config.json", local_files_only=True)
+    except (OSError, ValueError):
+        return None
+    return Path(found).parent if found else None
+
+
+def _check_width(name: str, found: int, dim: int) -> None:
+    if found != dim:
+        raise ValueError(f"text dim is {dim}, but {name} is {found} wide: set text dim to that")
+
+
+def _no_t5(name: str, error: Exception) -> str:
+    """What to say of a T5 that does not load."""
+    if "tiktoken" in str(error) or "protobuf" in str(error):  # which of them, depends on the version
+        return f"the tokenizer of {name} is a spiece.model, read with protobuf: pip install audiolm_kit[text]"
+    cause = str(error).split("\n", 1)[0]
+    return f"no T5 at {name!r} ({cause}): give a folder or a name on the hub"
+
+
+@contextlib.contextmanager
+def _quiet(name: str) -> Iterator[None]:
+    """Without what transformers says of weights it does not use (a decoder's), and its bars unless it may download."""
+    import transformers
+
+    logging: Any = transformers.utils.logging
+    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    if Path(name).is_dir():
+        logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
+        if bars:
+            logging.enable_progress_bar()
+
+
+def _hashed(tensor: Tensor) -> bytes:
+    shape = f"{tensor.dtype} {tuple(tensor.shape)}".encode()
+    digest = hashlib.sha256(tensor.contiguous().view(-1).view(torch.uint8).numpy().data)
+    return shape + digest.digest()
+
+
+def _tokenizer_state(tokenizer: Any) -> bytes:
+    """All that decides how a tokenizer cuts a text, and nothing of how its last call padded."""
+    rest: dict[str, Any] = {
+        "kind": type(tokenizer).__name__,
+        "special": str(sorted(tokenizer.special_tokens_map.items())),
+    }
+    if getattr(tokenizer, "backend_tokenizer", None) is not None:
+        rules = json.loads(tokenizer.backend_tokenizer.to_str())
+        rest = {name: rule for name, rule in rules.items() if name not in ("padding", "truncation")}
+    else:  # of plain Python, as ByT5's: it has no rules beside its pieces
+        rest["pieces"] = sorted(tokenizer.get_vocab().items())
+    return json.dumps(rest, sort_keys=True).encode()
+
+
+def _padded(rows: list[Tensor], device: torch.device | str) -> TextInput:
+    """Rows ``[N, ...]`` -> one batch on ``device``, zeros behind each; no mask at those without any."""
+    lengths = torch.tensor([len(row) for row in rows])
+    longest = max(1, int(lengths.max()))
+    content = torch.stack([torch.cat([row, row.new_zeros(longest - len(row), *row.shape[1:])]) for row in rows])
+    return TextInput(content.to(device), (torch.arange(longest) < lengths[:, None]).to(device))
 
 
 TEXT_MODEL = "text.model"
@@ -131,8 +285,14 @@ class TextConditioner:
     Usage: ``context = lm.condition(conditioner.prepare(texts, device))``; an empty text is the null context.
     """
 
-    def __init__(self, config: TextConfig, vocabulary: Vocabulary | None = None) -> None:
-        """Take the vocabulary of the small encoder, or load the T5 that ``config`` names."""
+    def __init__(
+        self, config: TextConfig, vocabulary: Vocabulary | None = None, cache: str | Path | None = None
+    ) -> None:
+        """Take the vocabulary of the small encoder, or load the T5 that ``config`` names.
+
+        Args:
+            cache: A folder for the states of a T5, which is then loaded only for captions that are not there yet.
+        """
         if config.kind == "small":
             if vocabulary is None:
                 raise ValueError("the small text encoder needs its vocabulary: pass Vocabulary.load(path)")
@@ -141,23 +301,67 @@ class TextConditioner:
                     f"the text vocabulary has {vocabulary.size} pieces, the model takes {config.pieces}: "
                     "set text pieces to that, or use the vocabulary it was trained with"
                 )
+        if cache is not None and config.kind != "t5":
+            raise ValueError(f"text kind is {config.kind!r}, and only states of a t5 are kept: leave the cache out")
+        if config.clean:
+            clean("a word")  # what this takes is missed now, not in the first step
         self.config = config
         self.vocabulary = vocabulary
-        self._t5 = FrozenT5(config.name, config.dim) if config.kind == "t5" else None
+        self._labels = LabelReader(config.labels) if config.kind == "labels" else None
+        self._t5: FrozenT5 | CachedStates | None = None
+        if config.kind == "t5":
+            self._t5 = FrozenT5(config.name, config.dim) if cache is None else cached_t5(config.name, config.dim, cache)
 
     @classmethod
-    def load(cls, config: TextConfig, vocabulary_path: str | Path) -> TextConditioner:
+    def load(cls, config: TextConfig, vocabulary_path: str | Path, cache: str | Path | None = None) -> TextConditioner:
         """As the constructor, with the vocabulary read from a file where ``config`` needs one."""
-        return cls(config, Vocabulary.load(vocabulary_path) if config.kind == "small" else None)
+        return cls(config, Vocabulary.load(vocabulary_path) if config.kind == "small" else None, cache)
 
-    def prepare(self, texts: list[str], device: torch.device | str = "cpu") -> TextInput:
-        """One row for each caption, on ``device``."""
+    def prepare(self, texts: list[str], device: torch.device | str = "cpu", keep: bool = True) -> TextInput:
+        """One row for each caption, on ``device``.
+
+        Args:
+            keep: Whether new states go into the cache, where there is one; not those of captions that hardly come
+                again, as mixtures drawn in training do.
+        """
+        texts = caption_texts(self.config, texts)
+        if isinstance(self._t5, CachedStates):
+            return _padded(self._t5.rows(texts, device, keep), device)
         if self._t5 is not None:
             return self._t5(texts, device)
+        if self._labels is not None:
+            return _padded([torch.tensor(self._labels(text), dtype=torch.long) for text in texts], device)
         if self.config.kind == "none" or self.vocabulary is None:
             raise ValueError("this model was trained without captions (text kind none): leave the texts out")
         pieces = self.vocabulary.encode(texts)
         return TextInput(pieces.codes.to(device), pieces.mask.to(device))
+
+    def fill(self, texts: Iterable[str], device: torch.device | str = "cpu") -> int:
+        """Ready for all these captions: their states go into the cache, or their labels are looked up once.
+
+        A killed run goes on where it was. Of several processes each may take a share: ``texts[rank::world_size]``.
+
+        Returns:
+            How many were not in the cache; 0 without one.
+
+        Raises:
+            ValueError: a caption names no known label; better now than in the middle of a training.
+        """
+        texts = caption_texts(self.config, texts)
+        if self._labels is not None:
+            for text in dict.fromkeys(texts):
+                self._labels(text)
+        return self._t5.fill(texts, device) if isinstance(self._t5, CachedStates) else 0
+
+
+def caption_texts(config: TextConfig, texts: Iterable[str]) -> list[str]:
+    """Captions as they are read: cleaned where ``config`` says so, else as they are. Train a vocabulary on these.
+
+    What holds no word (``...``) is not cleaned away, for then it would be the null context: it stays, in lower case.
+    """
+    if not config.clean or config.kind in ("none", "labels"):
+        return list(texts)
+    return [clean(text) or text.strip().lower() for text in texts]
 
 
 def text_files(conditioner: TextConditioner | None) -> dict[str, bytes]:

@@ -7,6 +7,7 @@ import platform
 import shutil
 import sys
 import tempfile
+import time
 from collections.abc import Callable
 from importlib import import_module
 from importlib.util import find_spec
@@ -15,6 +16,7 @@ from typing import NamedTuple
 
 OLDEST_PYTHON = (3, 10)
 LEAST_DISK = 2 * 2**30  # bytes; a small recipe leaves less than this behind
+BF16_WIDTH = 384  # of the square matrices that are multiplied to time bf16; a tenth of a second where it is made up
 
 
 class Finding(NamedTuple):
@@ -89,6 +91,34 @@ def check_threads() -> Finding:
     return Finding("threads", f"{threads} for {cores} cores", cure)
 
 
+def check_bf16() -> Finding:
+    """Whether the CPU computes in bf16 itself; no fault, for `fit` sees to it."""
+    if emulates_bf16():
+        return Finding("bf16", "made up by this CPU, many times slower than fp32: `fit` computes in fp32 on it")
+    return Finding("bf16", "about as fast as fp32 on this CPU, or faster")
+
+
+def emulates_bf16() -> bool:
+    """Whether products in bf16 take this CPU more than twice as long as in fp32, as where it has no arithmetic for it.
+
+    It is timed, for a tenth to half a second, because what a CPU says it can says nothing about the torch at hand.
+    """
+    torch = import_module("torch")
+
+    def quickest(kind: str) -> float:
+        """Seconds of the fastest of three products."""
+        matrix = torch.ones(BF16_WIDTH, BF16_WIDTH, dtype=getattr(torch, kind))
+        times = []
+        for _ in range(3):
+            begun = time.perf_counter()
+            matrix @ matrix
+            times.append(time.perf_counter() - begun)
+        return min(times)
+
+    quickest("float32")  # whatever is set up once
+    return quickest("bfloat16") > 2 * quickest("float32")
+
+
 def check_torchaudio() -> Finding:
     """torchaudio is absent, or loads.
 
@@ -161,6 +191,7 @@ CHECKS: dict[str, Callable[[], Finding]] = {
     "python": check_python,
     "torch": check_torch,
     "threads": check_threads,
+    "bf16": check_bf16,
     "torchaudio": check_torchaudio,
     "transformers": check_transformers,
     "encodec": check_encodec,

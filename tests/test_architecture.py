@@ -15,7 +15,10 @@ House = dict[str, str]  # a file's path inside the package -> its source
 ROOT = Path(audiolm_kit.__file__).parent
 HOUSE: House = {path.relative_to(ROOT).as_posix(): path.read_text(encoding="utf-8") for path in ROOT.rglob("*.py")}
 
-GROUND = ("arguments", "audio", "transformer", "conditioning", "text", "protocols", "checkpoint", "parallel")
+GROUND = (
+    *("arguments", "audio", "captions", "checkpoint", "conditioning", "parallel", "protocols"),
+    *("text", "text_cache", "transformer"),
+)
 FLOORS = {
     **dict.fromkeys(GROUND, 1),
     **dict.fromkeys(("codec", "semantic", "lm", "diffusion", "data", "evaluation"), 2),

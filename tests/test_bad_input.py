@@ -124,12 +124,14 @@ def test_a_request_out_of_range(
         ("prompt.wav/deeper/out.wav", "prompt.wav"),
     ],
 )
+@pytest.mark.parametrize("option", ["-o", "--stream"])
 @pytest.mark.parametrize("verb", ["generate", "continue"])
 def test_an_output_that_cannot_be(
-    verb: str, output: str, told: str, trained: Path, prompt: Path, refused: Refused
+    verb: str, option: str, output: str, told: str, trained: Path, prompt: Path, refused: Refused
 ) -> None:
     what = "a bell" if verb == "generate" else prompt
-    assert told in refused(verb, trained, what, "-o", prompt.parent / output, "--seconds", 0.2)
+    told = "give a .wav, or - for standard output" if (option, output) == ("--stream", "out.xyz") else told
+    assert told in refused(verb, trained, what, option, prompt.parent / output, "--seconds", 0.2)
 
 
 def test_a_missing_argument(trained: Path, refused: Refused, tmp_path: Path) -> None:
@@ -253,13 +255,14 @@ def test_unreadable_sounds_are_skipped_with_the_reason(
 # --- full disks
 
 
-@pytest.mark.parametrize("verb", ["generate", "continue", "manifest", "tokenize"])
+@pytest.mark.parametrize("verb", ["generate", "stream", "continue", "manifest", "tokenize"])
 def test_a_write_that_breaks_off_leaves_nothing_under_the_final_name(
     verb: str, trained: Path, manifest: Path, prompt: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = manifest.parent
     commands = {
         "generate": [verb, trained, "a bell", "-o", folder / "out.wav", "--seconds", "0.2"],
+        "stream": ["generate", trained, "a bell", "--stream", folder / "out.wav", "--seconds", "0.2"],
         "continue": [verb, trained, prompt, "-o", folder / "out.wav", "--seconds", "0.2"],
         "manifest": [verb, folder / "sounds", "-o", folder / "out.jsonl"],
         "tokenize": tokenize(trained, manifest),
@@ -275,8 +278,9 @@ def test_a_write_that_breaks_off_leaves_nothing_under_the_final_name(
 
 def test_a_full_disk_is_named(trained: Path, tmp_path: Path, refused: Refused, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "fsync", fail_for_want_of_space)
-    line = refused("generate", trained, "a bell", "-o", tmp_path / "out.wav", "--seconds", 0.1)
-    assert "the disk is full" in line and "out.wav" in line and "free some space" in line
+    for option in ("-o", "--stream"):
+        line = refused("generate", trained, "a bell", option, tmp_path / "out.wav", "--seconds", 0.1)
+        assert "the disk is full" in line and "out.wav" in line and "free some space" in line
 
 
 def test_a_full_disk_spares_the_sound_that_was_there(

@@ -118,3 +118,29 @@ def test_parts_that_were_not_trained_together_are_a_fault(audiogen_folder: Path,
     assert not doctor.check_checkpoint(tmp_path / "mixed").well
     (tmp_path / "mixed" / "config.json").write_text('{"format": 1, "kind": "Teapot"}')
     assert "holds a Teapot, wanted one of AudioGen" in doctor.check_checkpoint(tmp_path / "mixed").told
+
+
+@pytest.mark.parametrize(
+    ("bf16", "fp32", "made_up"),
+    [
+        ([50, 40, 60], [1, 2, 3], True),
+        ([2, 3, 1], [1, 2, 3], False),
+        ([9, 9, 1.5], [1, 9, 9], False),  # the fastest counts: other work only ever slows down
+    ],
+)
+def test_bf16_is_timed_against_fp32(
+    bf16: list[float], fp32: list[float], made_up: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(doctor, "BF16_WIDTH", 2)
+    readings = [0.0]
+    for duration in [5, 5, 5, *bf16, *fp32]:  # the first three are thrown away
+        readings += [readings[-1] + duration] * 2
+    monkeypatch.setattr("time.perf_counter", iter(readings).__next__)
+    assert doctor.emulates_bf16() == made_up
+
+
+def test_made_up_bf16_is_told_and_no_fault(monkeypatch: pytest.MonkeyPatch) -> None:
+    for made_up, told in ((True, "`fit` computes in fp32 on it"), (False, "about as fast as fp32")):
+        monkeypatch.setattr(doctor, "emulates_bf16", lambda made_up=made_up: made_up)
+        found = doctor.check_bf16()
+        assert found.well and told in found.told

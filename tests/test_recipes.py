@@ -1,8 +1,12 @@
-"""Every YAML of recipes/ is read by the real command line and takes two steps, at a tiny size."""
+"""Every YAML of recipes/ is read by the real command line and takes two steps, at a tiny size.
+
+Of those that only say what differs from others, the two steps are slow tests.
+"""
 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -31,27 +35,41 @@ pytestmark = [
 
 
 class Recipe(NamedTuple):
-    """A YAML file, on top of its base if it only says what differs."""
+    """A YAML file, on top of those that it differs from."""
 
     files: tuple[Path, ...]
-    content: dict[str, Any]  # of the first file
+    content: dict[str, Any]  # of all of them, as LightningCLI lays one upon the other
 
     @property
     def task(self) -> str:
         return self.content["model"]["class_path"].rpartition(".")[2]
 
 
-def recipes() -> list[Any]:
-    """All of them, each under its name."""
+def recipes(slow: bool = False) -> list[Any]:
+    """All of them, each under its name; if ``slow``, differences bear that mark."""
     found = []
     for path in sorted(RECIPES.glob("*/*.yaml")):
-        files: tuple[Path, ...] = (path,)
-        content = yaml.safe_load(path.read_text())
-        if "class_path" not in content.get("model", {}):
-            files = (path.with_name("base.yaml"), path)
-            content = yaml.safe_load(files[0].read_text())
-        found.append(pytest.param(Recipe(files, content), id=f"{path.parent.name}/{path.stem}"))
+        files = chain(path)
+        content: dict[str, Any] = {}
+        for file in files:
+            content = laid_upon(content, yaml.safe_load(file.read_text()))
+        marks = [pytest.mark.slow] if slow and len(files) > 1 else []
+        found.append(pytest.param(Recipe(files, content), id=f"{path.parent.name}/{path.stem}", marks=marks))
     return found
+
+
+def chain(path: Path) -> tuple[Path, ...]:
+    """The files of the command that a recipe's first line says, and which ends with the recipe itself."""
+    named = re.findall(r" -c (\S+)", path.read_text().partition("\n")[0])
+    assert named and named[-1] == path.name, f"{path}: the first line is not `# audiolm-kit fit ... -c {path.name}`"
+    return tuple(path.with_name(name) for name in named)
+
+
+def laid_upon(below: Any, above: Any) -> Any:
+    """Mappings key by key; anything else is replaced."""
+    if not (isinstance(below, dict) and isinstance(above, dict)):
+        return above
+    return below | {key: laid_upon(below.get(key), value) for key, value in above.items()}
 
 
 # --- what there is to learn from
@@ -80,6 +98,25 @@ def write_tokens(folder: Path, num_codebooks: int, codebook_size: int) -> None:
         tokenize(codec, fingerprint, manifest, folder / split, TokenizeOptions(split=split))
 
 
+T5_DIM = 12
+
+
+def write_t5(folder: Path) -> Path:
+    """A T5 encoder of random weights, and a tokenizer that knows the captions."""
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast, T5Config, T5EncoderModel
+
+    words = ["<pad>", "<unk>", *sorted({word for text in CAPTIONS for word in text.split()})]
+    tokenizer = Tokenizer(models.WordLevel({word: i for i, word in enumerate(words)}, unk_token="<unk>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    special = {"pad_token": "<pad>", "unk_token": "<unk>"}
+    PreTrainedTokenizerFast(tokenizer_object=tokenizer, **special).save_pretrained(folder)
+    T5EncoderModel(
+        T5Config(vocab_size=len(words), d_model=T5_DIM, d_kv=4, d_ff=16, num_layers=1, num_heads=3)
+    ).save_pretrained(folder)
+    return folder
+
+
 # --- tiny sizes
 
 
@@ -93,7 +130,7 @@ def tiny_codec(recipe: Recipe, folder: Path) -> dict[str, Any]:
     else:
         sizes |= {"codec.seanet.dim": 4, "codec.seanet.filters": 2, "codec.seanet.lstm": 1}
     sizes |= {"quantize_from": 1, "adversarial_from": 1}
-    data = {"manifest": write_sounds(folder, wanted["sample_rate"]), "seconds": 0.3, "batch_size": 2}
+    data = {"manifest": write_sounds(folder, wanted["sample_rate"]), "seconds": 0.3, "batch_size": 2, "num_workers": 0}
     return prefixed("model", sizes) | prefixed("data", data)
 
 
@@ -103,9 +140,16 @@ def tiny_lm(recipe: Recipe, folder: Path) -> dict[str, Any]:
     write_tokens(folder, wanted["num_codebooks"], wanted["codebook_size"])
     sizes: dict[str, Any] = {"codec": folder / "codec"}
     sizes |= {"lm.transformer.dim": 16, "lm.transformer.heads": 2, "lm.transformer.layers": 1}
-    if wanted.get("text", {}).get("kind") == "small":
+    kind = wanted.get("text", {}).get("kind")
+    if kind == "small":
         sizes |= {"lm.text.dim": 8, "lm.text.heads": 2, "lm.text.layers": 1, "lm.text.pieces": 40}
-    data = {"shards": folder / "train", "valid_shards": folder / "valid", "frames": 10, "batch_size": 2}
+    elif kind == "t5":
+        sizes |= {"lm.text.dim": T5_DIM, "lm.text.name": write_t5(folder / "t5")}
+    data: dict[str, Any] = {"batch_size": 2, "num_workers": 0}
+    if recipe.content["data"]["class_path"].endswith("MixedTokenData"):
+        data |= {"manifest": folder / "manifest.jsonl", "seconds": 0.1}
+    else:
+        data |= {"shards": folder / "train", "valid_shards": folder / "valid", "frames": 10}
     return prefixed("model", sizes) | prefixed("data", data)
 
 
@@ -123,7 +167,19 @@ def test_there_are_recipes_of_every_task() -> None:
     assert {each.values[0].task for each in recipes()} == TINY.keys()
 
 
-@pytest.mark.parametrize("recipe", recipes())
+@pytest.mark.parametrize("recipe", [each for each in recipes() if len(each.values[0].files) > 1])
+def test_a_difference_is_read_upon_its_base_with_every_value_it_names(
+    recipe: Recipe, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = [word for file in recipe.files for word in ("-c", str(file))]
+    code = main(["fit", *given, "--print_config", "--trainer.accelerator", "cpu"])
+    out, err = capsys.readouterr()
+    assert code == 0, err
+    read, named = yaml.safe_load(out), yaml.safe_load(recipe.files[-1].read_text())
+    assert laid_upon(read, named) == read
+
+
+@pytest.mark.parametrize("recipe", recipes(slow=True))
 def test_a_recipe_takes_two_steps_validates_and_exports(
     recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -164,3 +164,51 @@ def test_what_cannot_be_is_refused_in_one_line(act: object) -> None:
     with pytest.raises(ValueError) as refusal:
         act()  # type: ignore[operator]
     assert "\n" not in str(refusal.value)
+
+
+@pytest.mark.parametrize("positions", ["sinusoidal", "rotary"])
+def test_gradients_are_the_same_when_layers_are_computed_again_on_the_way_back(positions: str) -> None:
+    def gradients(checkpointing: bool) -> list[torch.Tensor]:
+        transformer = tiny(dropout=0.3, cross_attention=True, positions=positions).train()
+        transformer.checkpointing = checkpointing
+        states = randn(2, N, D, seed=2).requires_grad_()
+        torch.manual_seed(3)
+        transformer(randn(2, S, D), (states, lengths_mask(N, 2))).square().sum().backward()
+        return [states.grad, *(weight.grad for weight in transformer.parameters()), torch.rand(())]
+
+    plain, again = gradients(False), gradients(True)  # and what is drawn after it is the same, too
+    assert all(torch.equal(one, other) for one, other in zip(plain, again, strict=True))
+
+
+def test_layers_are_computed_again_in_training_alone() -> None:
+    transformer, x, calls = tiny(), randn(2, S, D), []
+    transformer.checkpointing = True
+    for layer in transformer.layers:
+        layer.attention.register_forward_hook(lambda *arguments: calls.append(1))
+    transformer(x).sum().backward()
+    with torch.no_grad():
+        transformer.train()(x)
+    transformer(x, cache=transformer.new_cache(2, S))
+    assert len(calls) == 3 * 3
+    transformer(x).sum().backward()
+    assert len(calls) == 3 * 3 + 2 * 3
+
+
+def test_computing_again_keeps_a_layers_input_and_no_more() -> None:
+    def kept(checkpointing: bool) -> int:
+        transformer = tiny().train()
+        transformer.checkpointing = checkpointing
+        ours = {weight.data_ptr() for weight in transformer.parameters()}
+        sizes: dict[int, int] = {}
+
+        def note(tensor: torch.Tensor) -> torch.Tensor:
+            if tensor.data_ptr() not in ours:
+                sizes[tensor.data_ptr()] = tensor.numel()
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+            transformer(randn(2, S, D)).sum()
+        return sum(sizes.values())
+
+    # Inputs are kept outside of what the hooks see: three layers have one each, 2 * S * D numbers.
+    assert kept(True) + 3 * 2 * S * D < kept(False) / 4

@@ -8,12 +8,19 @@ B batch, C channels, L samples, D latent width, T codec frames, F frequencies, W
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from einops import rearrange
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from audiolm_kit.codec.stage import Stage, State, context, stateless
+
+KERNEL = 7
+"""Frames that a convolution over time sees."""
 
 
 @dataclass(frozen=True)
@@ -34,6 +41,9 @@ class ConvNeXtConfig:
     """The window of the Fourier transforms, in samples."""
     frames_per_code: int = 2
     """Spectral frames that one code frame stands for."""
+    noise: bool = False
+    """Noise is added whose strength the decoder says for each frame and frequency, as in DDSP (arXiv:2001.04643,
+    section 3.4): what codes cannot and ears need not tell apart, such as the drops of rain, is drawn and not copied."""
 
     def __post_init__(self) -> None:
         if self.fft_size < self.hop or (self.fft_size - self.hop) % 2:
@@ -87,14 +97,39 @@ class ConvNeXtDecoder(nn.Module):
         super().__init__()
         self.config = config
         self.enter = nn.Linear(config.dim, config.width * config.frames_per_code)
-        self.mix = FrameConv(config.width, config.width, kernel=7)
+        self.mix = FrameConv(config.width, config.width, kernel=KERNEL)
         self.blocks = nn.Sequential(*(ConvNeXtBlock(config) for _ in range(config.decoder_layers)))
         self.norm = nn.LayerNorm(config.width)
         self.head = FourierHead(config, channels)
 
-    def forward(self, latents: Tensor) -> Tensor:
-        spread = rearrange(self.enter(latents.transpose(1, 2)), "b t (n w) -> b (t n) w", n=self.config.frames_per_code)
-        return self.head(self.norm(self.blocks(self.mix(spread))))
+    def forward(self, latents: Tensor, draws: int = 0) -> Tensor:
+        """See `FourierHead` for ``draws``."""
+        return self.head(self.norm(self.blocks(self.mix(self._spread(latents)))), draws)
+
+    def _spread(self, latents: Tensor) -> Tensor:
+        """[B, D, T] -> [B, S, W]."""
+        return rearrange(self.enter(latents.transpose(1, 2)), "b t (n w) -> b (t n) w", n=self.config.frames_per_code)
+
+    def stages(self) -> list[Stage]:
+        """What streaming runs one after the other: the convolutions and, for its overlap, the head look around."""
+        size, hop = self.config.fft_size, self.config.hop
+        layers = (self.mix, *self.blocks)
+        return [
+            Stage(stateless(lambda latents: self._spread(latents).transpose(1, 2)), hop=self.config.frames_per_code),
+            *(Stage(stateless(_time_last(layer)), kept=KERNEL - 1, late=KERNEL // 2) for layer in layers),
+            Stage(lambda x, state: self.head.carried(self.norm(x.transpose(1, 2)), state)),
+            Stage(
+                stateless(self.head.waveform),
+                kept=math.ceil(size / hop) - 1,
+                late=(size - hop) // 2,
+                hop=hop,
+            ),
+        ]
+
+    @property
+    def context(self) -> tuple[int, int]:
+        """Code frames to the left and right that a frame's audio depends on."""
+        return context(self.stages())
 
 
 class ConvNeXtBlock(nn.Module):
@@ -103,7 +138,7 @@ class ConvNeXtBlock(nn.Module):
     def __init__(self, config: ConvNeXtConfig) -> None:
         super().__init__()
         layers = config.encoder_layers + config.decoder_layers
-        self.depthwise = FrameConv(config.width, config.width, kernel=7, groups=config.width)
+        self.depthwise = FrameConv(config.width, config.width, kernel=KERNEL, groups=config.width)
         self.norm = nn.LayerNorm(config.width)
         self.widen = nn.Linear(config.width, config.width * config.expansion)
         self.narrow = nn.Linear(config.width * config.expansion, config.width)
@@ -130,23 +165,77 @@ class FrameConv(nn.Conv1d):
             return super().forward(frames.transpose(1, 2).to(self.weight.dtype)).transpose(1, 2)
 
 
+def _time_last(layer: nn.Module) -> Callable[[Tensor], Tensor]:
+    """A layer on [B, S, W], on [B, W, S] instead."""
+    return lambda x: layer(x.transpose(1, 2)).transpose(1, 2)
+
+
+NOISE_FRAMES = 2048
+"""Spectral frames until the noise repeats itself."""
+
+
 class FourierHead(nn.Module):
-    """Frames [B, S, W] -> audio [B, C, S * hop]: magnitude and phase, inverse transform, overlap-add (Vocos)."""
+    """Frames [B, S, W] -> audio [B, C, S * hop]: magnitude and phase, inverse transform, overlap-add (Vocos).
+
+    With ``noise``, complex noise of a magnitude of its own is added to the spectrum. It stands in a table, so that
+    decoding the same codes gives the same samples, in one piece or in many.
+    """
 
     window: Tensor
+    table: Tensor
 
     def __init__(self, config: ConvNeXtConfig, channels: int) -> None:
         super().__init__()
         self.config, self.channels = config, channels
         self.register_buffer("window", torch.hann_window(config.fft_size), persistent=False)
-        self.project = nn.Linear(config.width, 2 * channels * (config.fft_size // 2 + 1))
+        size = channels * (config.fft_size // 2 + 1)
+        self.project = nn.Linear(config.width, (3 if config.noise else 2) * size)
+        if config.noise:
+            generator = torch.Generator().manual_seed(0)
+            table = torch.randn(2, NOISE_FRAMES, config.fft_size // 2 + 1, generator=generator)
+            self.register_buffer("table", table / 2**0.5, persistent=False)  # of variance 1
+            with torch.no_grad():
+                self.project.bias[2 * size :] -= 3.0  # the spectrum is learned before the noise drowns it
 
-    def forward(self, frames: Tensor) -> Tensor:
-        magnitude, phase = rearrange(self.project(frames).float(), "b s (n c f) -> n (b c) s f", n=2, c=self.channels)
-        # The bound stops one bad step from blowing up; exp(6) is far above full scale.
-        spectrum = torch.polar(magnitude.clamp(max=6.0).exp(), phase)
-        samples = torch.fft.irfft(spectrum, self.config.fft_size, norm="ortho") * self.window
+    def forward(self, frames: Tensor, draws: int = 0) -> Tensor:
+        """Frames [B, S, W] -> audio [B, C, S * hop]; with ``draws``, as many of each item, [draws * B, C, S * hop].
+
+        Their noise is drawn afresh, for training; without ``draws`` (0) it is that of decoding.
+        """
+        if not (draws and self.config.noise):
+            return self.waveform(self.carried(frames, None)[0])
+        parts, rows = self._parts(frames), len(frames)
+        starts = torch.randint(NOISE_FRAMES, (draws, rows), device=frames.device)
+        return torch.cat([self.waveform(self._spectrum(parts, each)) for each in starts])
+
+    def carried(self, frames: Tensor, state: State) -> tuple[Tensor, State]:
+        """Frames [B, S, W] -> spectra [B, 2 C F, S], going on in the noise where the frames before have left it."""
+        start = frames.new_zeros(1, dtype=torch.long) if state is None else state[0]
+        spectrum = self._spectrum(self._parts(frames), start.expand(len(frames)))
+        return spectrum, (start + frames.shape[1],)
+
+    def waveform(self, spectrum: Tensor) -> Tensor:
+        """Spectra [B, 2 C F, S] -> audio [B, C, S * hop]."""
+        real, imaginary = rearrange(spectrum, "b (n c f) s -> n (b c) s f", n=2, c=self.channels)
+        samples = torch.fft.irfft(torch.complex(real, imaginary), self.config.fft_size, norm="ortho") * self.window
         return rearrange(self._overlap_add(samples), "(b c) l -> b c l", c=self.channels)
+
+    def _parts(self, frames: Tensor) -> Tensor:
+        """Log magnitude, phase and, with noise, its log magnitude: [2 or 3, B, C, S, F]."""
+        bins = self.config.fft_size // 2 + 1
+        return rearrange(self.project(frames).float(), "b s (n c f) -> n b c s f", c=self.channels, f=bins)
+
+    def _spectrum(self, parts: Tensor, starts: Tensor) -> Tensor:
+        """The spectrum under the noise from these places of the table on, one [B] for each item: [B, 2 C F, S]."""
+        # The bound stops one bad step from blowing up; exp(6) is far above full scale.
+        magnitude, phase = parts[0].clamp(max=6.0).exp(), parts[1]
+        spectrum = torch.stack([magnitude * phase.cos(), magnitude * phase.sin()])
+        if self.config.noise:
+            channel = torch.arange(self.channels, device=starts.device) * (NOISE_FRAMES // self.channels)
+            steps = torch.arange(parts.shape[3], device=starts.device)
+            places = (starts[:, None, None] + channel[:, None] + steps) % NOISE_FRAMES  # [B, C, S]
+            spectrum = spectrum + parts[2].clamp(max=6.0).exp() * self.table[:, places]
+        return rearrange(spectrum, "n b c s f -> b (n c f) s")
 
     def _overlap_add(self, frames: Tensor) -> Tensor:
         """Windowed frames [N, S, fft_size] -> [N, S * hop], divided by the sum of the squared windows."""

@@ -5,6 +5,8 @@ B batch, C channels, L samples, M mel bands, S spectral frames.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from einops import rearrange
 from torch import Tensor, nn
@@ -18,14 +20,19 @@ class MelLoss(nn.Module):
     """L1 distance of mel magnitudes plus L2 distance of their logarithms, averaged over several resolutions.
 
     Windows of 2^6 ... 2^11 samples, hops of a quarter (Zeghidour et al. 2021, eq. 5; EnCodec, section 3.4). Short
-    windows see when, long ones at which pitch.
+    windows see when, long ones at which pitch. The L2 distance is that of the whole batch, or with ``by_frame`` the
+    mean of its frames' own (for `energy_distance`).
     """
 
     def __init__(
-        self, sample_rate: int, fft_sizes: tuple[int, ...] = (64, 128, 256, 512, 1024, 2048), num_mels: int = 64
+        self,
+        sample_rate: int,
+        fft_sizes: tuple[int, ...] = (64, 128, 256, 512, 1024, 2048),
+        num_mels: int = 64,
+        by_frame: bool = False,
     ) -> None:
         super().__init__()
-        self.fft_sizes = fft_sizes
+        self.fft_sizes, self.by_frame = fft_sizes, by_frame
         for size in fft_sizes:
             # Short windows have few bins: never more bands than can each hold one.
             bands = min(num_mels, size // 8)
@@ -39,7 +46,11 @@ class MelLoss(nn.Module):
             first, second = self._mel(made, size), self._mel(real, size)
             louder = first.clamp_min(1e-5).log() - second.clamp_min(1e-5).log()
             # A norm has a gradient also at zero, where the root of a mean has none.
-            distances.append(F.l1_loss(first, second) + torch.linalg.vector_norm(louder) / louder.numel() ** 0.5)
+            if self.by_frame:
+                relative = torch.linalg.vector_norm(louder, dim=1).mean() / louder.shape[1] ** 0.5
+            else:
+                relative = torch.linalg.vector_norm(louder) / louder.numel() ** 0.5
+            distances.append(F.l1_loss(first, second) + relative)
         return torch.stack(distances).mean()
 
     def _mel(self, audio: Tensor, size: int) -> Tensor:
@@ -51,6 +62,19 @@ class MelLoss(nn.Module):
         # The small constant keeps the gradient of the square root finite in silence.
         magnitude = (spectrum.real.square() + spectrum.imag.square() + 1e-9).sqrt()
         return filters @ magnitude
+
+
+def energy_distance(distance: Callable[[Tensor, Tensor], Tensor], made: Tensor, real: Tensor) -> Tensor:
+    """How far two renditions ``made`` [2 B, ...] of each item are from the real one, less how far from one another.
+
+    A distance alone is smallest for the average of all that could be, which for noise is a hum. This one is smallest
+    when renditions vary as real sounds do (generalised energy distance; Gritsenko et al. 2020, arXiv:2008.01160,
+    equation 4). One rendition, [B, ...], gives the plain distance.
+    """
+    if len(made) == len(real):
+        return distance(made, real)
+    one, two = made.chunk(2)
+    return (distance(one, real) + distance(two, real) - distance(one, two)) / 2
 
 
 def hinge_discriminator(made: Judgement, real: Judgement) -> Tensor:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
 import torch
+from einops import rearrange
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -30,10 +31,17 @@ class CodecConfig:
     seanet: SEANetConfig = field(default_factory=SEANetConfig)
     convnext: ConvNeXtConfig = field(default_factory=ConvNeXtConfig)
     quantizer: QuantizerConfig = field(default_factory=lambda: QuantizerConfig(dim=64))
+    split_channels: bool = False
+    """Stereo by a codec of one channel: left and right are coded each by itself, level by level in turns (code 2i is
+    left's level i, 2i + 1 right's), so that a codec has twice the codebooks of its quantizer."""
 
     def __post_init__(self) -> None:
         if self.channels not in (1, 2):
             raise ValueError(f"channels is {self.channels}, wanted 1 (mono) or 2 (stereo)")
+        if self.split_channels and self.channels != 2:
+            raise ValueError(
+                f"split_channels codes left and right each by itself, but channels is {self.channels}: give 2"
+            )
         if not 0 <= self.peak <= 1:
             raise ValueError(f"peak is {self.peak}, wanted 0 (leave levels alone) to 1 (full scale)")
         if self.quantizer.dim != self.latent_dim:
@@ -53,12 +61,17 @@ class CodecConfig:
             return self.seanet.hop
         return self.convnext.hop * self.convnext.frames_per_code
 
+    @property
+    def parts(self) -> int:
+        """Sounds that each sound is coded as: its channels where they are split, else itself."""
+        return self.channels if self.split_channels else 1
+
 
 class Reconstruction(NamedTuple):
     """One pass through the whole codec."""
 
     audio: Tensor
-    """[B, C, L], as long as the input."""
+    """[B, C, L], as long as the input; of several renditions, [draws * B, C, L], each after the other."""
     codes: Tensor
     """[B, K, T]."""
     commitment: Tensor
@@ -71,14 +84,15 @@ class NeuralCodec(nn.Module):
     def __init__(self, config: CodecConfig) -> None:
         super().__init__()
         self.config = config
-        self.encoder: nn.Module
-        self.decoder: nn.Module
+        self.encoder: SEANetEncoder | ConvNeXtEncoder
+        self.decoder: SEANetDecoder | ConvNeXtDecoder
+        channels = config.channels // config.parts
         if config.body == "seanet":
-            self.encoder = SEANetEncoder(config.seanet, config.channels)
-            self.decoder = SEANetDecoder(config.seanet, config.channels)
+            self.encoder = SEANetEncoder(config.seanet, channels)
+            self.decoder = SEANetDecoder(config.seanet, channels)
         else:
-            self.encoder = ConvNeXtEncoder(config.convnext, config.channels)
-            self.decoder = ConvNeXtDecoder(config.convnext, config.channels)
+            self.encoder = ConvNeXtEncoder(config.convnext, channels)
+            self.decoder = ConvNeXtDecoder(config.convnext, channels)
         self.quantizer = ResidualQuantizer(config.quantizer)
 
     @property
@@ -91,7 +105,8 @@ class NeuralCodec(nn.Module):
 
     @property
     def num_codebooks(self) -> int:
-        return self.config.quantizer.num_codebooks
+        """K, over both channels where they are split."""
+        return self.config.quantizer.num_codebooks * self.config.parts
 
     @property
     def codebook_size(self) -> int:
@@ -106,38 +121,62 @@ class NeuralCodec(nn.Module):
     def frame_rate(self) -> float:
         return self.sample_rate / self.hop
 
-    def forward(self, audio: Tensor, num_codebooks: Tensor | None = None, quantize: bool = True) -> Reconstruction:
+    @property
+    def can_stream(self) -> bool:
+        """Whether codes can be decoded piece by piece (`codec.streaming`)."""
+        return self.config.body != "seanet" or self.config.seanet.norm != "time_group_norm"
+
+    @property
+    def draws_noise(self) -> bool:
+        """Whether the decoder adds noise: then it is trained on two renditions of each item, see ``forward``."""
+        return self.config.body == "convnext" and self.config.convnext.noise
+
+    def forward(
+        self, audio: Tensor, num_codebooks: Tensor | None = None, quantize: bool = True, draws: int = 0
+    ) -> Reconstruction:
         """Audio [B, C, L] there and back, for training.
 
         Args:
-            num_codebooks: [B], how many codebooks each item uses; all where None.
+            num_codebooks: [B], how many codebooks each item uses; all where None. Where channels are split, the two of
+                a level go together: an odd number is rounded up.
             quantize: False leaves the latents as they are (a warm-up for the body); codes and commitment are zeros.
+            draws: with a decoder that adds noise, renditions of each item, their noise drawn afresh; 0: as ``decode``.
         """
-        latents = self.encoder(self._whole_frames(audio))
+        latents = self.encoder(self._body_input(audio))
         if quantize:
-            latents, codes, commitment = self.quantizer(latents, num_codebooks)
+            levels = None if num_codebooks is None else self._levels(num_codebooks)
+            latents, codes, commitment = self.quantizer(latents, levels)
+            codes = self._by_turns(codes)
         else:
             codes = torch.zeros(len(audio), self.num_codebooks, latents.shape[2], dtype=torch.long, device=audio.device)
             commitment = latents.new_zeros(())
-        return Reconstruction(self.decoder(latents)[..., : audio.shape[-1]], codes, commitment)
+        made = self.decoder(latents, draws) if isinstance(self.decoder, ConvNeXtDecoder) else self.decoder(latents)
+        return Reconstruction(self.with_channels(made)[..., : audio.shape[-1]], codes, commitment)
 
     @torch.no_grad()
     def encode(self, audio: Tensor, num_codebooks: int | None = None) -> Tensor:
         """Audio [B, C, L] -> codes [B, K, T] with T = ceil(L / hop); the last frame is filled up with silence.
 
         Raises:
-            ValueError: not three axes, another number of channels, no samples, or a ``num_codebooks`` out of range.
+            ValueError: not three axes, another number of channels, no samples, or a ``num_codebooks`` out of range or,
+                where channels are split, odd.
         """
         if audio.dim() != 3 or audio.shape[1] != self.channels:
             raise ValueError(f"audio is of shape {list(audio.shape)}, wanted [B, {self.channels}, L]: see audio.fit")
         if audio.numel() == 0:
             raise ValueError(f"audio of shape {list(audio.shape)} has no samples: give at least one")
-        if num_codebooks is not None and not 1 <= num_codebooks <= self.num_codebooks:
+        count = self.num_codebooks if num_codebooks is None else num_codebooks
+        if not 1 <= count <= self.num_codebooks:
             raise ValueError(f"num_codebooks is {num_codebooks}, this codec has 1 to {self.num_codebooks}")
-        return self.quantizer.encode(self.encoder(self._whole_frames(self.scaled(audio))), num_codebooks)
+        self._check_turns(count)
+        latents = self.encoder(self._body_input(self.scaled(audio)))
+        return self._by_turns(self.quantizer.encode(latents, count // self.config.parts))
 
     def scaled(self, audio: Tensor) -> Tensor:
-        """Each item [C, L] of a batch at the codec's own peak; near-silence is raised by at most 60 dB."""
+        """Each item [C, L] of a batch at the codec's own peak; near-silence is raised by at most 60 dB.
+
+        Its channels are scaled alike, so that the balance between them stays.
+        """
         if not self.config.peak:
             return audio
         return audio * (self.config.peak / audio.abs().amax(dim=(1, 2), keepdim=True).clamp_min(1e-3))
@@ -147,19 +186,60 @@ class NeuralCodec(nn.Module):
         """Codes [B, K', T] of the first K' <= K codebooks -> audio [B, C, T * hop].
 
         Raises:
-            ValueError: more codebooks than this codec has, no frames, or codes outside [0, codebook_size).
+            ValueError: more codebooks than this codec has, no frames, codes outside [0, codebook_size), or, where
+                channels are split, an odd number of codebooks.
         """
-        if codes.dim() != 3 or not 1 <= codes.shape[1] <= self.num_codebooks or codes.numel() == 0:
-            raise ValueError(
-                f"codes are of shape {list(codes.shape)}, wanted [B, 1 to {self.num_codebooks}, at least 1]"
-            )
-        low, high = int(codes.min()), int(codes.max())
+        if codes.numel() == 0:
+            raise ValueError(self._wanted(codes))
+        self.check(codes)
+        return self.with_channels(self.decoder(self.latents(codes)))[..., : codes.shape[2] * self.hop]
+
+    # --- the two ends of the decoder, for those who run it themselves (codec.streaming) -------------------------------
+
+    def check(self, codes: Tensor) -> None:
+        """Refuse what cannot be decoded; no frames at all are fine.
+
+        Raises:
+            ValueError: as ``decode``.
+        """
+        if codes.dim() != 3 or not 1 <= codes.shape[1] <= self.num_codebooks or len(codes) == 0:
+            raise ValueError(self._wanted(codes))
+        self._check_turns(codes.shape[1])
+        low, high = (int(codes.min()), int(codes.max())) if codes.numel() else (0, 0)
         if low < 0 or high >= self.codebook_size:
             raise ValueError(f"codes reach from {low} to {high}, wanted 0 to {self.codebook_size - 1}")
-        return self.decoder(self.quantizer.decode(codes))[..., : codes.shape[2] * self.hop]
 
-    def _whole_frames(self, audio: Tensor) -> Tensor:
-        """Silence at the end up to a whole number of frames."""
+    def latents(self, codes: Tensor) -> Tensor:
+        """Codes [B, K', T] -> what the decoder reads, [B, D, T], or [B * C, D, T] where channels are split."""
+        return self.quantizer.decode(rearrange(codes, "b (k c) t -> (b c) k t", c=self.config.parts))
+
+    def with_channels(self, audio: Tensor) -> Tensor:
+        """What the decoder gives, [B, C, L] or [B * C, 1, L] -> [B, C, L]."""
+        return rearrange(audio, "(b p) c l -> b (p c) l", p=self.config.parts)
+
+    # --- inside -------------------------------------------------------------------------------------------------------
+
+    def _body_input(self, audio: Tensor) -> Tensor:
+        """[B, C, L] -> what the encoder reads: split channels as items of their own, and whole frames."""
+        audio = rearrange(audio, "b (p c) l -> (b p) c l", p=self.config.parts)
         # SEANet pads inside its convolutions as the encodec package does, so its input stays as it is.
         missing = 0 if self.config.body == "seanet" else -audio.shape[-1] % self.hop
         return F.pad(audio, (0, missing))
+
+    def _by_turns(self, codes: Tensor) -> Tensor:
+        """The quantiser's codes [B, K, T] or, where channels are split, [B * C, K / C, T] -> [B, K, T]."""
+        return rearrange(codes, "(b c) k t -> b (k c) t", c=self.config.parts)
+
+    def _levels(self, num_codebooks: Tensor) -> Tensor:
+        """How many codebooks of its own each item of the body's batch uses, [B] -> [B] or [B * C]."""
+        parts = self.config.parts
+        return num_codebooks.add(parts - 1).div(parts, rounding_mode="floor").repeat_interleave(parts)
+
+    def _check_turns(self, num_codebooks: int) -> None:
+        if num_codebooks % self.config.parts:
+            raise ValueError(
+                f"{num_codebooks} codebooks of a codec that codes left and right by turns: give an even number of them"
+            )
+
+    def _wanted(self, codes: Tensor) -> str:
+        return f"codes are of shape {list(codes.shape)}, wanted [B, 1 to {self.num_codebooks}, at least 1]"

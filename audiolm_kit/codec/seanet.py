@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, cast
 
 from einops import rearrange
 from torch import Tensor, nn
 from torch.nn.functional import pad
 from torch.nn.utils.parametrizations import weight_norm
+
+from audiolm_kit.codec.stage import Stage, State, context, stateless
 
 
 @dataclass(frozen=True)
@@ -116,6 +118,25 @@ class SEANetDecoder(nn.Module):
         """[B, D, T] -> [B, C, L] with L = T * hop."""
         return self.layers(latents)
 
+    def stages(self) -> list[Stage]:
+        """The layers as streaming runs them, one after the other.
+
+        Raises:
+            ValueError: the network averages over all of time and can only work on a whole sound.
+        """
+        if self.config.norm == "time_group_norm":
+            raise ValueError(
+                "a codec with seanet norm time_group_norm averages over the whole sound and cannot decode piece by "
+                "piece: decode all codes at once, or train one with weight_norm"
+            )
+        ours = (PaddedConv, Recurrence, Upsampling, Residual)
+        return [layer.stage() if isinstance(layer, ours) else Stage(stateless(layer)) for layer in self.layers]
+
+    @property
+    def context(self) -> tuple[int, int]:
+        """Code frames to the left and right that a frame's audio depends on, beside what an LSTM remembers."""
+        return context(self.stages())
+
 
 class PaddedConv(nn.Module):
     """A convolution that pads its input so that L samples give ceil(L / stride) outputs."""
@@ -135,6 +156,11 @@ class PaddedConv(nn.Module):
         fill_last_window = -x.shape[-1] % self.stride
         return self.norm(self.conv(padded(x, self.left, self.right + fill_last_window, self.mode)))
 
+    def stage(self) -> Stage:
+        """As streaming runs it, with a stride of 1; a mirrored start reads as far ahead as it pads."""
+        start = self.left + 1 if self.mode == "reflect" else 1
+        return Stage(stateless(self), kept=self.left + self.right, late=self.right, start=start)
+
 
 class Upsampling(nn.Module):
     """A transposed convolution over two strides, cut to exactly ``ratio`` outputs per input."""
@@ -143,13 +169,17 @@ class Upsampling(nn.Module):
         super().__init__()
         self.upsample, self.norm = normed(nn.ConvTranspose1d(width_in, width_out, 2 * ratio, ratio), config)
         self.right = math.ceil(ratio * config.trim_right_ratio) if config.causal else ratio // 2
-        self.left = ratio - self.right
+        self.left, self.ratio = ratio - self.right, ratio
 
     def forward(self, x: Tensor) -> Tensor:
         """[B, W, T] -> [B, W', T * ratio]."""
         # Normalised before the cut: group norm's statistics count the overhang too, as in the published weights.
         y = self.norm(self.upsample(x))
         return y[..., self.left : y.shape[-1] - self.right]
+
+    def stage(self) -> Stage:
+        """As streaming runs it: a frame's outputs overlap with the next one's, and the cut on the left delays them."""
+        return Stage(stateless(self), kept=1, late=self.left, hop=self.ratio)
 
 
 class Residual(nn.Module):
@@ -170,6 +200,10 @@ class Residual(nn.Module):
         """[B, W, L] -> [B, W, L]."""
         return self.shortcut(x) + self.block(x)
 
+    def stage(self) -> Stage:
+        """As streaming runs it: it looks as far around as its first convolution, the only one that does."""
+        return cast(PaddedConv, self.block[1]).stage()._replace(network=stateless(self))
+
 
 class Recurrence(nn.Module):
     """LSTM over time, added to its own input."""
@@ -180,8 +214,16 @@ class Recurrence(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """[B, W, T] -> [B, W, T]."""
-        y = self.lstm(rearrange(x, "b w t -> t b w"))[0]
-        return x + rearrange(y, "t b w -> b w t")
+        return self.carried(x, None)[0]
+
+    def carried(self, x: Tensor, state: State) -> tuple[Tensor, State]:
+        """[B, W, T] -> [B, W, T], going on from the state after the frames before, and the state after these."""
+        y, state = self.lstm(rearrange(x, "b w t -> t b w"), state)
+        return x + rearrange(y, "t b w -> b w t"), state
+
+    def stage(self) -> Stage:
+        """As streaming runs it: it looks nowhere and remembers everything."""
+        return Stage(self.carried)
 
 
 def normed(conv: nn.Conv1d | nn.ConvTranspose1d, config: SEANetConfig) -> tuple[nn.Module, nn.Module]:

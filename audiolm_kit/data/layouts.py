@@ -1,41 +1,40 @@
-"""Folder layouts of public datasets: each reader turns a folder into entries, one per sound."""
+"""Folder layouts of public datasets: each reader turns a folder into entries, one per sound or caption of it."""
 
 from __future__ import annotations
 
-import csv
-import gzip
-import io
 import json
 import os
 import re
 import warnings
-import zlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
-SOUND_SUFFIXES = frozenset(".wav .flac .ogg .oga .opus .mp3 .aif .aiff .au .w64 .caf".split())
-# Listed as well, so that a file we cannot read is reported and not overlooked.
-FOREIGN_SUFFIXES = frozenset(".m4a .aac .mp4 .wma .webm .amr .ape .wv .sph".split())
+from audiolm_kit.data import tables
+from audiolm_kit.data.listing import (
+    FOREIGN_SUFFIXES,
+    SOUND_SUFFIXES,
+    SPLITS,
+    TAGS,
+    Entry,
+    csv_rows,
+    first_line,
+    json_lines,
+    read_text,
+    sound_files,
+    unnamed,
+    with_suffix,
+)
+
 MANIFEST_NAMES = ("manifest.jsonl", "manifest.jsonl.gz", "data.jsonl", "data.jsonl.gz")
 DIGITS = "zero one two three four five six seven eight nine".split()
-SPLITS = {"train": "train", "test": "test"} | dict.fromkeys(("valid", "validation", "val", "dev"), "valid")
 SYNONYMS = {
     "transcript": ("transcription", "normalized_text", "text", "sentence"),
     "caption": ("description",),
     "label": ("category", "class"),
     "speaker": ("speaker_id", "client_id"),
 }
-
-
-class Entry(NamedTuple):
-    """A sound that a layout names; the file need not exist or be readable."""
-
-    path: Path
-    columns: dict[str, Any]  # caption, transcript, label, speaker, split, start, duration and whatever else is known
-    origin: str  # where it is named, for errors: "metadata.csv line 3"
-    skip: str = ""  # why the layout leaves it out
 
 
 class Layout(NamedTuple):
@@ -74,37 +73,6 @@ def read_manifest_file(file: str | Path) -> Iterator[Entry]:
         yield Entry(sound, columns if "caption" in columns else _beside(sound) | columns, f"{file} line {number}")
 
 
-def json_lines(file: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Line numbers and objects of a JSON-lines file, gzipped or not; blank lines are skipped."""
-    for number, line in enumerate(_text(file).split("\n"), 1):  # splitlines would also cut at U+2028
-        if not line.strip():
-            continue
-        try:
-            columns = json.loads(line)
-        except (json.JSONDecodeError, RecursionError) as error:
-            raise ValueError(f"{file} line {number} is not JSON ({error}): repair or remove the line") from error
-        if not isinstance(columns, dict):
-            raise ValueError(f'{file} line {number} is not a JSON object: a row looks like {{"path": "a.wav"}}')
-        yield number, columns
-
-
-def sound_files(folder: Path) -> Iterator[Path]:
-    """Every file below a folder whose suffix says sound, sorted; hidden names are passed over, links followed once."""
-    seen: set[str] = set()
-    for place, folders, names in os.walk(folder, onerror=_warn, followlinks=True):
-        real = os.path.realpath(place)
-        folders[:] = [] if real in seen else sorted(name for name in folders if not name.startswith("."))
-        names = [] if real in seen else sorted(name for name in names if not name.startswith("."))
-        seen.add(real)
-        for name in names:
-            if os.path.splitext(name)[1].lower() in SOUND_SUFFIXES | FOREIGN_SUFFIXES:
-                yield Path(place, name)
-
-
-def _warn(error: OSError) -> None:
-    warnings.warn(f"cannot look into {error.filename} ({error.strerror}): its sounds are not listed", stacklevel=2)
-
-
 def _read_plain(folder: Path) -> Iterator[Entry]:
     """The label is the folder a sound lies in, the split a top folder named train, valid, test or the like."""
     for name in ("metadata.csv", "metadata.jsonl"):
@@ -125,7 +93,7 @@ def _manifests(folder: Path) -> list[Path]:
 def _metadata_files(folder: Path) -> list[Path]:
     files = chain(folder.glob("metadata.*"), folder.glob("*/metadata.*"))
     tables = (file for file in files if file.suffix in (".csv", ".jsonl"))
-    return sorted(file for file in tables if "file_name" in re.split(r"[^\w]+", _first_line(file)))
+    return sorted(file for file in tables if "file_name" in re.split(r"[^\w]+", first_line(file)))
 
 
 def _read_audiofolder(folder: Path) -> Iterator[Entry]:
@@ -133,31 +101,31 @@ def _read_audiofolder(folder: Path) -> Iterator[Entry]:
     named: set[Path] = set()
     for file in _metadata_files(folder):
         split = SPLITS.get(file.parent.name.lower()) if file.parent != folder else None
-        for number, columns in json_lines(file) if file.suffix == ".jsonl" else _csv_rows(file):
+        for number, columns in json_lines(file) if file.suffix == ".jsonl" else csv_rows(file):
             name = columns.pop("file_name", None)
             if not isinstance(name, str) or not name:
                 raise ValueError(f"{file} line {number} has no column 'file_name': each row names a sound file")
             path = Path(os.path.normpath(file.parent / name))
             named.add(path)
             yield Entry(path, {"split": split} | _beside(path) | _our_words(columns), f"{file} line {number}")
-    yield from _unnamed(folder, named, "metadata")
+    yield from unnamed(folder, named, "metadata")
 
 
 def _read_ljspeech(folder: Path) -> Iterator[Entry]:
     """Rows ``id|text|text with numbers spelled out``, sounds in wavs/."""
     file, named = folder / "metadata.csv", set()
-    for number, line in enumerate(_text(file).split("\n"), 1):
+    for number, line in enumerate(read_text(file).split("\n"), 1):
         if not line.strip():
             continue
         name, *texts = (part.strip() for part in line.split("|"))
         if not name or not any(texts):
             raise ValueError(f"{file} line {number} is not id|text: give each sound its text or remove the line")
-        path = _with_suffix(folder / "wavs", name.removesuffix(".wav"))
+        path = with_suffix(folder / "wavs", name.removesuffix(".wav"))
         named.add(path)
         transcript = next(text for text in reversed(texts) if text)
         columns = {"caption": f"a person reads aloud: {transcript}", "transcript": transcript}
         yield Entry(path, columns, f"{file} line {number}")
-    yield from _unnamed(folder / "wavs", named, "metadata.csv")
+    yield from unnamed(folder / "wavs", named, "metadata.csv")
 
 
 def _read_librispeech(folder: Path) -> Iterator[Entry]:
@@ -168,16 +136,16 @@ def _read_librispeech(folder: Path) -> Iterator[Entry]:
         subset = file.parent.parent.parent.name
         fixed = {"speaker": speaker, "split": SPLITS.get(subset.split("-")[0])} | people.get(speaker, {})
         reader = {"female": "a woman", "male": "a man"}.get(fixed.get("gender") or "", "a person")
-        for number, line in enumerate(_text(file).split("\n"), 1):
+        for number, line in enumerate(read_text(file).split("\n"), 1):
             name, _, transcript = line.strip().partition(" ")
             if not name:
                 continue
-            path = _with_suffix(file.parent, name)
+            path = with_suffix(file.parent, name)
             named.add(path)
             transcript = transcript.strip().lower()  # the corpus shouts: its capitals carry nothing
             texts = {"caption": f"{reader} reads aloud: {transcript}", "transcript": transcript}
             yield Entry(path, texts | fixed, f"{file} line {number}")
-    yield from _unnamed(folder, named, "a .trans.txt")
+    yield from unnamed(folder, named, "a .trans.txt")
 
 
 def _transcripts(folder: Path) -> Iterator[Path]:
@@ -188,7 +156,7 @@ def _librispeech_people(folder: Path) -> dict[str, dict[str, str]]:
     """Speaker -> gender, from lines ``14 | F | train-clean-360 | 25.03 | NAME``; {} where there is no such file."""
     places = (place / "SPEAKERS.TXT" for place in (folder, folder.parent))
     file = next((place for place in places if place.is_file()), None)
-    lines = _text(file).split("\n") if file else []
+    lines = read_text(file).split("\n") if file else []
     rows = [[part.strip() for part in line.split("|")] for line in lines if "|" in line and not line.startswith(";")]
     return {row[0]: {"gender": "female" if row[1].upper() == "F" else "male"} for row in rows}
 
@@ -196,7 +164,7 @@ def _librispeech_people(folder: Path) -> dict[str, dict[str, str]]:
 def _read_esc50(folder: Path) -> Iterator[Entry]:
     """ESC-50 (Piczak 2015): fold 5 is ``valid``, as clips of one Freesound recording share a fold."""
     file, named = folder / "meta" / "esc50.csv", set()
-    for number, columns in _csv_rows(file, {"filename", "fold", "category"}):
+    for number, columns in csv_rows(file, {"filename", "fold", "category"}):
         path, label = folder / "audio" / columns["filename"], columns["category"]
         named.add(path)
         known = {
@@ -206,7 +174,7 @@ def _read_esc50(folder: Path) -> Iterator[Entry]:
         }
         known |= {"fold": columns["fold"], "source_id": f"freesound:{columns.get('src_file', '')}"}
         yield Entry(path, known, f"{file} line {number}")
-    yield from _unnamed(folder / "audio", named, "meta/esc50.csv")
+    yield from unnamed(folder / "audio", named, "meta/esc50.csv")
 
 
 def _is_speech_commands(folder: Path) -> bool:
@@ -218,7 +186,7 @@ def _read_speech_commands(folder: Path) -> Iterator[Entry]:
     splits: dict[str, str] = {}
     for name, split in _COMMAND_LISTS.items():
         if (folder / name).is_file():
-            splits |= dict.fromkeys(_text(folder / name).split(), split)
+            splits |= dict.fromkeys(read_text(folder / name).split(), split)
     named = {path.relative_to(folder).as_posix(): path for path in sound_files(folder)}
     for name in sorted(named.keys() | splits.keys()):
         path, word = folder / name, Path(name).parent.name
@@ -280,61 +248,19 @@ def _our_words(columns: dict[str, Any]) -> dict[str, Any]:
 
 
 def _beside(sound: Path) -> dict[str, Any]:
-    """The caption in a .json (audiocraft's description or keywords) or .txt of the sound's name; {} without one."""
-    text, file, given = sound.with_suffix(".txt"), sound.with_suffix(".json"), None
+    """What a .txt, or a .json as audiocraft's, of the sound's name says: a caption (description), tags; or nothing."""
+    text, file = sound.with_suffix(".txt"), sound.with_suffix(".json")
     if text.is_file():
-        given = " ".join(_text(text).split())
-    elif file.is_file():
-        try:
-            about = json.loads(_text(file))
-        except json.JSONDecodeError as error:
-            raise ValueError(f"{file} is not JSON ({error}): repair or remove it") from error
-        given = about.get("description") or about.get("keywords") if isinstance(about, dict) else None
-    caption = ", ".join(map(str, given)) if isinstance(given, list) else given
-    return {"caption": caption} if caption else {}
-
-
-def _with_suffix(folder: Path, name: str) -> Path:
-    """The sound of that name, whatever its format; WAV, to be reported missing, when there is none."""
-    paths = (folder / f"{name}{suffix}" for suffix in (".wav", ".flac", ".ogg", ".mp3"))
-    return next((path for path in paths if path.is_file()), folder / f"{name}.wav")
-
-
-def _unnamed(folder: Path, named: Iterable[Path], table: str) -> Iterator[Entry]:
-    for path in sound_files(folder):
-        if path not in named:
-            yield Entry(path, {}, str(path), f"not named in {table}")
-
-
-def _csv_rows(file: Path, wanted: Iterable[str] = ()) -> Iterator[tuple[int, dict[str, Any]]]:
-    reader = csv.DictReader(io.StringIO(_text(file), newline=""), strict=True)
-    try:
-        missing = sorted(set(wanted) - set(reader.fieldnames or ()))
-        if missing:
-            raise ValueError(f"{file} has no column {', '.join(missing)}: its first line must name the columns")
-        for columns in reader:
-            columns.pop(None, None)  # cells beyond the header
-            yield reader.line_num, columns
-    except csv.Error as error:
-        raise ValueError(f"{file} line {reader.line_num} is not CSV ({error}): repair the quotes") from error
-
-
-def _text(file: Path) -> str:
-    """A text file, gzipped or not."""
-    try:
-        data = file.read_bytes()
-        return (gzip.decompress(data) if data[:2] == b"\x1f\x8b" else data).decode("utf-8-sig")
-    except (zlib.error, gzip.BadGzipFile, EOFError) as error:
-        raise ValueError(f"{file} is a broken gzip file ({error}): fetch it again") from error
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{file} is not UTF-8 text (byte {error.start}): convert it") from error
-
-
-def _first_line(file: Path) -> str:
+        caption = " ".join(read_text(text).split())
+        return {"caption": caption} if caption else {}
     if not file.is_file():
-        return ""
-    with open(file, encoding="utf-8-sig", errors="replace") as lines:
-        return lines.readline().strip()
+        return {}
+    try:
+        about = json.loads(read_text(file))
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{file} is not JSON ({error}): repair or remove it") from error
+    said = {name: about[name] for name in ("description", *TAGS) if about.get(name)} if isinstance(about, dict) else {}
+    return {"caption": said.pop("description")} | said if "description" in said else said
 
 
 # The order is the order of detection: what is said in a file comes before what names suggest.
@@ -343,8 +269,13 @@ LAYOUTS: dict[str, Layout] = {
         lambda folder: bool(_manifests(folder)), lambda folder: read_manifest_file(_manifests(folder)[0])
     ),
     "audiofolder": Layout(lambda folder: bool(_metadata_files(folder)), _read_audiofolder),
-    "ljspeech": Layout(lambda folder: "|" in _first_line(folder / "metadata.csv"), _read_ljspeech),
+    "ljspeech": Layout(lambda folder: "|" in first_line(folder / "metadata.csv"), _read_ljspeech),
     "esc50": Layout(lambda folder: (folder / "meta/esc50.csv").is_file(), _read_esc50),
+    "audiocaps": Layout(tables.is_audiocaps, tables.read_audiocaps),
+    "audioset": Layout(tables.is_audioset, tables.read_audioset),
+    "clotho": Layout(tables.is_clotho, tables.read_clotho),
+    "fsd50k": Layout(tables.is_fsd50k, tables.read_fsd50k),
+    "vggsound": Layout(tables.is_vggsound, tables.read_vggsound),
     "speech_commands": Layout(_is_speech_commands, _read_speech_commands),
     "digits": Layout(_is_digits, _read_digits),
     "librispeech": Layout(lambda folder: any(_transcripts(folder)), _read_librispeech),

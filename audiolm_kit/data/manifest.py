@@ -6,7 +6,8 @@ import gzip
 import json
 import math
 import os
-from collections.abc import Callable, Iterable, Iterator
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -15,7 +16,9 @@ from typing import Any, NamedTuple
 
 from audiolm_kit import audio
 from audiolm_kit.audio import Survey
-from audiolm_kit.data.layouts import Entry, read_layout, read_manifest_file
+from audiolm_kit.captions import from_tags
+from audiolm_kit.data.layouts import read_layout, read_manifest_file
+from audiolm_kit.data.listing import TAGS, Entry
 
 SILENCE = 1e-3  # a sound whose peak stays below this (-60 dBFS) says nothing
 MAX_CLIPPED = 0.01  # share of samples at full scale
@@ -32,6 +35,7 @@ class Row:
     duration: float
     """Seconds; 0 where it has not been measured yet."""
     caption: str | None = None
+    """One; a sound with several captions has a row for each. Made of the tags where there is none."""
     transcript: str | None = None
     label: str | None = None
     speaker: str | None = None
@@ -116,6 +120,7 @@ def build_manifest(
     layout: str = "auto",
     min_seconds: float = 0.05,
     progress: Callable[[int, int], None] | None = None,
+    without: Sequence[str] = (),
 ) -> LintReport:
     """Make a manifest of a folder of sounds, or of another manifest, and beside it OUTPUT.rejected.jsonl if need be.
 
@@ -125,12 +130,13 @@ def build_manifest(
         layout: A name in ``layouts.LAYOUTS``, or auto.
         min_seconds: Shorter sounds are left out.
         progress: As in ``lint``; without it a progress bar is shown where there is a terminal.
+        without: Words; what has one of them in its caption, label or tags is left out (AudioGen was trained without
+            ``speech``). Whole words count, in any case; several may make one phrase.
     """
     entries = list(_entries(Path(source), layout))
     if not entries:
         raise ValueError(f"no sounds in {source}: give a folder that holds {audio.READABLE} files, or a manifest")
-    skipped = [Rejected(str(entry.path), entry.skip) for entry in entries if entry.skip]
-    rows = [_row(entry) for entry in entries if not entry.skip]
+    rows, skipped = _sort_out(entries, without)
     kept, rejected = lint(rows, min_seconds, progress=progress) if progress else _lint_with_bar(rows, min_seconds)
     report = LintReport(kept, skipped + rejected)
     complaints = _rejected_path(Path(output))
@@ -145,6 +151,22 @@ def build_manifest(
         raise ValueError(f"none of the {len(entries)} sounds in {source} can be used: the reasons are in {complaints}")
     write_manifest(output, kept)
     return report
+
+
+def _sort_out(entries: list[Entry], without: Sequence[str]) -> tuple[list[Row], list[Rejected]]:
+    """The rows of a layout's entries, and those that are left out before their sounds are looked at."""
+    avoided = [(word, _words(word)) for word in without]
+    if not all(words for _, words in avoided):
+        raise ValueError(f"without is {list(without)!r}: give words to leave out, such as speech")
+    rows, skipped = [], [Rejected(str(entry.path), entry.skip) for entry in entries if entry.skip]
+    for row in (_row(entry) for entry in entries if not entry.skip):
+        about = _about(row) if avoided else ""
+        said = next((word for word, words in avoided if words in about), None)
+        if said is None:
+            rows.append(row)
+        else:
+            skipped.append(Rejected(row.path, f"its words hold {said!r}, which is to be left out"))
+    return rows, skipped
 
 
 def _lint_with_bar(rows: list[Row], min_seconds: float) -> LintReport:
@@ -168,7 +190,10 @@ def _surveyed(rows: list[Row]) -> Iterator[Survey | str]:
     """For each row, in order, what its sound measures or why it cannot be measured; on threads."""
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:  # decoding runs outside the interpreter's lock
         for start in range(0, len(rows), _CHUNK):
-            yield from pool.map(_survey, rows[start : start + _CHUNK])
+            chunk = rows[start : start + _CHUNK]
+            parts = {(row.path, row.start, row.duration): row for row in chunk}  # of several captions: read once
+            found = dict(zip(parts, pool.map(_survey, parts.values()), strict=True))
+            yield from (found[row.path, row.start, row.duration] for row in chunk)
 
 
 def _survey(row: Row) -> Survey | str:
@@ -206,7 +231,31 @@ def _row(entry: Entry) -> Row:
     known = {name: value for name, value in entry.columns.items() if value is not None}
     number = partial(_number, known, entry.origin)
     texts = {name: _as_text(known.pop(name), name, entry.origin) for name in _TEXTS if name in known}
+    sentence = "" if texts.get("caption", "").strip() else from_tags(_tags(known))
+    if re.search(r"[^\W\d_]", sentence):  # numbers of classes are no words
+        texts["caption"] = sentence
     return Row(str(entry.path), number("duration"), start=number("start"), extra=known, **texts)
+
+
+def _tags(columns: dict[str, Any]) -> list[str]:
+    """The tags of a row: a list of texts, or a text that divides them; other things under these names are no tags."""
+    for value in (columns[name] for name in TAGS if columns.get(name)):
+        if isinstance(value, str):
+            return re.split(r"[,;|]", value)
+        if isinstance(value, list) and all(isinstance(tag, str) for tag in value):
+            return value
+    return []
+
+
+def _about(row: Row) -> str:
+    """The words of all that tells what is heard, each text by itself."""
+    return "|".join(map(_words, (row.caption or "", row.label or "", *_tags(row.extra))))
+
+
+def _words(text: str) -> str:
+    """`` a dog barks ``: lower case, one blank on both sides of each word."""
+    words = re.findall(r"[^\W_]+", text.lower())
+    return f" {' '.join(words)} " if words else ""
 
 
 def _number(known: dict[str, Any], origin: str, name: str) -> float:

@@ -19,6 +19,7 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset, get_worker_in
 from audiolm_kit import audio as sounds
 from audiolm_kit.data.manifest import Row, read_manifest
 from audiolm_kit.data.shards import Shards, TokenFormat, TokenRow, open_shards
+from audiolm_kit.protocols import Codec
 
 
 class SoundBatch(NamedTuple):
@@ -115,6 +116,28 @@ class SteppedData(pl.LightningDataModule):
 # --- sounds -----------------------------------------------------------------------------------------------------------
 
 
+class Recordings:
+    """Pieces of recordings at one rate; all are kept decoded in memory while they fit into ``cache_megabytes``."""
+
+    def __init__(self, rows: list[Row], sample_rate: int, channels: int, cache_megabytes: int) -> None:
+        self.sample_rate, self.channels = sample_rate, channels
+        megabytes = sum(row.duration for row in rows) * sample_rate * channels * 4 / 2**20
+        self._cache: dict[Row, Tensor] | None = {} if megabytes <= cache_megabytes else None
+
+    def piece(self, row: Row, first: int, length: int) -> Tensor:
+        """At most ``length`` samples of a recording from sample ``first``, [C, L]; fewer where it ends."""
+        if self._cache is None:
+            start, seconds = first / self.sample_rate, length / self.sample_rate
+            return self._read(row, row.start + start, min(seconds, row.duration - start))[:, :length]
+        if row not in self._cache:
+            self._cache[row] = self._read(row, row.start, row.duration)
+        return self._cache[row][:, first : first + length]
+
+    def _read(self, row: Row, start: float, seconds: float) -> Tensor:
+        sound = sounds.read(row.path, start, seconds)
+        return sounds.fit(sound, self.sample_rate, self.channels).samples
+
+
 class AudioData(SteppedData):
     """Random crops of a manifest's recordings for codec training; ``valid`` rows are never trained on.
 
@@ -151,7 +174,7 @@ class AudioData(SteppedData):
         self.cache_megabytes = cache_megabytes
         self.rows: list[Row] = []
         self.valid_rows: list[Row] = []
-        self._cache: dict[Row, Tensor] | None = None
+        self._recordings = Recordings([], sample_rate, channels, cache_megabytes)
 
     def setup(self, stage: str) -> None:
         """Read the manifest and split it."""
@@ -162,8 +185,7 @@ class AudioData(SteppedData):
             raise ValueError(
                 f"{self.manifest} has no rows to train on: it needs rows with split 'train' or without a split"
             )
-        megabytes = sum(row.duration for row in rows) * self.sample_rate * self.channels * 4 / 2**20
-        self._cache = {} if megabytes <= self.cache_megabytes else None
+        self._recordings = Recordings(rows, self.sample_rate, self.channels, self.cache_megabytes)
 
     def make_batch(self, step: int) -> SoundBatch:
         """Crops of the step's rows, each with its own start and gain, drawn from (seed, place)."""
@@ -185,19 +207,9 @@ class AudioData(SteppedData):
     def _crop(self, row: Row, start: float) -> Tensor:
         """``seconds`` of a recording from ``start``, [C, L], padded with silence and scaled to the peak."""
         length, first = round(self.seconds * self.sample_rate), round(start * self.sample_rate)
-        if self._cache is None:
-            start = first / self.sample_rate
-            crop = self._read(row, row.start + start, min(self.seconds, row.duration - start))
-        else:
-            if row not in self._cache:
-                self._cache[row] = self._read(row, row.start, row.duration)
-            crop = self._cache[row][:, first : first + length]
-        crop = torch.nn.functional.pad(crop[:, :length], (0, max(0, length - crop.shape[1])))
+        crop = self._recordings.piece(row, first, length)
+        crop = torch.nn.functional.pad(crop, (0, length - crop.shape[1]))
         return crop if not self.peak else crop * (self.peak / crop.abs().amax().clamp_min(1e-3))
-
-    def _read(self, row: Row, start: float, seconds: float) -> Tensor:
-        sound = sounds.read(row.path, start, seconds)
-        return sounds.fit(sound, self.sample_rate, self.channels).samples
 
 
 # --- codes -----------------------------------------------------------------------------------------------------------
@@ -216,7 +228,27 @@ class TokenBatch(NamedTuple):
     """Codes [B, K, T] of an earlier stage."""
 
 
-class TokenData(SteppedData):
+class TokenSource(SteppedData):
+    """A data module of codes: what LMTask learns from. Its batches are ``TokenBatch``, however they came about."""
+
+    def attach(self, codec: Codec, fingerprint: str) -> None:
+        """Be handed the codec of the model that will learn, before ``format`` is asked for.
+
+        Codes that are read from shards need none; what encodes on the fly does so with this one.
+        """
+
+    @property
+    def format(self) -> TokenFormat:
+        """What codec the codes are of."""
+        raise ValueError(f"{type(self).__name__} names no codec: override format")
+
+    @property
+    def texts(self) -> list[str]:
+        """The captions that are trained on."""
+        raise ValueError(f"{type(self).__name__} has no captions: override texts")
+
+
+class TokenData(TokenSource):
     """Windows of token shards for language models.
 
     Args:
@@ -271,7 +303,7 @@ class TokenData(SteppedData):
         """Every row of ``valid_shards``, from its start, always in the same batches; none without ``valid_shards``."""
         if self.valid_rows is None:
             return []
-        batches = _Numbered(self._valid_batch, -(-len(self.valid_rows) // self.batch_size))
+        batches = Numbered(self._valid_batch, -(-len(self.valid_rows) // self.batch_size))
         return DataLoader(batches, batch_size=None, num_workers=self.num_workers)
 
     def _valid_batch(self, number: int) -> TokenBatch:
@@ -294,7 +326,7 @@ class TokenData(SteppedData):
         return self.rows
 
 
-class _Numbered(Dataset[Any]):
+class Numbered(Dataset[Any]):
     """``make(0)`` to ``make(count - 1)``, made when they are asked for."""
 
     def __init__(self, make: Callable[[int], Any], count: int) -> None:

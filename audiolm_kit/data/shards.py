@@ -13,7 +13,7 @@ import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from itertools import islice
+from itertools import groupby, islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -42,6 +42,7 @@ SCHEMA = pa.schema(
         ("split", pa.string()),
     ]
 )
+MIXED_WITH = "mixed_with"  # a column of those parts alone that hold mixtures
 
 
 @dataclass(frozen=True)
@@ -74,6 +75,7 @@ class TokenRow(NamedTuple):
     speaker: str = ""
     label: str = ""
     split: str = ""
+    mixed_with: str = ""  # the path of the second clip, where the row is a mixture of two
 
 
 class Skipped(NamedTuple):
@@ -102,15 +104,18 @@ def write_part(folder: str | Path, part: Part, rows: Sequence[TokenRow], token_f
     Raises:
         ValueError: a row's codes are not [K, T] in [0, codebook_size).
     """
-    columns: dict[str, list[Any]] = {name: [] for name in SCHEMA.names}
+    mixed = any(row.mixed_with for row in rows)
+    schema = SCHEMA.append(pa.field(MIXED_WITH, pa.string())) if mixed else SCHEMA
+    columns: dict[str, list[Any]] = {name: [] for name in schema.names}
     for row in rows:
         _check_codes(row, token_format)
-        for name, value in row._asdict().items():
-            columns[name].append(value.reshape(-1).numpy().astype(np.uint16) if name == "codes" else value)
+        columns["codes"].append(row.codes.reshape(-1).numpy().astype(np.uint16))
         columns["num_frames"].append(row.codes.shape[1])
+        for name in columns.keys() - {"codes", "num_frames"}:
+            columns[name].append(getattr(row, name))
     about = {"version": VERSION, **asdict(token_format), "part": part.number, "parts": part.total}
     about["skipped"] = [list(each) for each in part.skipped]
-    table = pa.table(columns, schema=SCHEMA.with_metadata({METADATA: json.dumps(about)}))
+    table = pa.table(columns, schema=schema.with_metadata({METADATA: json.dumps(about)}))
     path = part_path(folder, part.number)
     with replacing(path) as draft:
         pq.write_table(table, draft, compression="zstd")
@@ -170,7 +175,8 @@ class Shards:
         if not 0 <= index < len(self):
             raise IndexError(f"row {index} of {len(self)}")
         table = self._rows[index]
-        stored = {name: table[name][0].as_py() for name in SCHEMA.names if name not in ("codes", "num_frames")}
+        named = {name: table[name][0].as_py() for name in table.column_names if name not in ("codes", "num_frames")}
+        stored = {name: value for name, value in named.items() if value is not None}  # a column that its part lacks
         codes = table["codes"][0].values.to_numpy(zero_copy_only=False).astype(np.int64)
         return TokenRow(torch.from_numpy(codes.reshape(self.format.num_codebooks, -1)), **stored)
 
@@ -254,14 +260,24 @@ def _read(paths: list[Path]) -> Any:
 
     with _quiet(datasets), _cache_folder(paths[0].parent) as cache:
         try:
-            files = [str(path) for path in paths]
-            rows = datasets.Dataset.from_parquet(files, cache_dir=str(cache), columns=SCHEMA.names)
+            rows = datasets.concatenate_datasets(
+                [
+                    datasets.Dataset.from_parquet([str(path) for path in alike], cache_dir=str(cache), columns=names)
+                    for names, alike in groupby(paths, _columns)
+                ]
+            )
         except (datasets.exceptions.DatasetGenerationError, pa.ArrowException) as error:
             cause = str(error.__cause__ or error).splitlines()[0]
             raise ValueError(
                 f"a shard in {paths[0].parent} cannot be read ({cause}): delete it and run `tokenize` again"
             ) from None
     return rows.with_format("arrow")  # numpy rows take twice as long
+
+
+def _columns(path: Path) -> list[str]:
+    """The columns of a part that we know of."""
+    mixed = [MIXED_WITH] if MIXED_WITH in pq.read_schema(path).names else []
+    return SCHEMA.names + mixed
 
 
 @contextmanager

@@ -22,9 +22,11 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from audiolm_kit import audio as sounds
+from audiolm_kit.audio import Sound
 from audiolm_kit.checkpoint import read_json, replacing, write_json
 from audiolm_kit.data.augment import draw_variation, pad_end, vary
 from audiolm_kit.data.manifest import Row, read_manifest
+from audiolm_kit.data.mixing import Distinct, Mix, Mixing, Partners, draw_mix, mix, mixed_row
 from audiolm_kit.data.shards import Part, Skipped, TokenFormat, TokenRow, part_path, read_part, write_part
 from audiolm_kit.protocols import AudioTokenizer
 
@@ -43,6 +45,14 @@ class TokenizeOptions:
     """Clips of equal length that are encoded at once."""
     variants: int = 1
     """Rows per clip: the clip itself, then seeded mild variations of it."""
+    mixes: int = 0
+    """Further rows per clip, each a mixture of it with another clip of its split, both mildly varied."""
+    mix_joiner: str = Mixing.joiner
+    """Stands between the captions of a mixture."""
+    mix_distinct: Distinct = Mixing.distinct
+    """What the other clip of a mixture must have of its own: row is any other recording."""
+    mix_snr_db: tuple[float, float] = Mixing.snr_db
+    """The clip's level over the other's, drawn from this range."""
     pad: float = 0.0
     """Clips get trailing silence up to this many seconds before they are encoded, so that a model learns to end."""
     rows_per_shard: int = 1024
@@ -55,6 +65,14 @@ class TokenizeOptions:
                 raise ValueError(f"{name} is {getattr(self, name)}, wanted at least 1")
         if not (math.isfinite(self.pad) and self.pad >= 0):
             raise ValueError(f"pad is {self.pad}, wanted seconds of at least 0")
+        if self.mixes < 0:
+            raise ValueError(f"mixes is {self.mixes}, wanted at least 0 (none)")
+        _ = self.mixing  # refuses what cannot be
+
+    @property
+    def mixing(self) -> Mixing:
+        """How the mixtures are made."""
+        return Mixing(snr_db=self.mix_snr_db, joiner=self.mix_joiner, distinct=self.mix_distinct)
 
 
 class TokenizeReport(NamedTuple):
@@ -70,11 +88,13 @@ class TokenizeReport(NamedTuple):
 
 
 class _Job(NamedTuple):
-    """One row to be: which clip, which variation of it."""
+    """One row to be: which clip, and which variation of it or which mixture with another."""
 
     number: int
     row: Row
     variant: int
+    mix: Mix | None = None
+    partner: Row | None = None
 
 
 class _Clip(NamedTuple):
@@ -110,10 +130,10 @@ def tokenize(
     token_format = TokenFormat(
         fingerprint, codec.num_codebooks, codec.codebook_size, codec.frame_rate, codec.sample_rate
     )
+    jobs = list(_jobs(rows, options))
     _begin(output, _plan(rows, root, token_format, options))
     if isinstance(codec, nn.Module):
         codec.eval().to(options.device)
-    jobs = [_Job(number, row, variant) for number, row in enumerate(rows) for variant in range(options.variants)]
     groups = [jobs[first : first + options.rows_per_shard] for first in range(0, len(jobs), options.rows_per_shard)]
     with tqdm(total=len(jobs), unit="clip", desc="tokenize", disable=not sys.stderr.isatty()) as progress:
         for number, group in enumerate(groups):
@@ -125,6 +145,17 @@ def tokenize(
     return _finish(output, len(groups), began)
 
 
+def _jobs(rows: list[Row], options: TokenizeOptions) -> Iterator[_Job]:
+    """Clip after clip: its variants, then its mixtures, which go on counting."""
+    partners = Partners(rows, options.mix_distinct) if options.mixes else None
+    for number, row in enumerate(rows):
+        yield from (_Job(number, row, variant) for variant in range(options.variants))
+        for count in range(options.mixes):
+            assert partners is not None
+            drawn = draw_mix(options.seed, number, count, partners, options.mixing)
+            yield _Job(number, row, options.variants + count, drawn, rows[drawn.partner])
+
+
 # --- resuming ---------------------------------------------------------------------------------------------------------
 
 
@@ -134,12 +165,15 @@ def _plan(rows: list[Row], root: Path, token_format: TokenFormat, options: Token
     for row in rows:
         what = (_relative(row.path, root), row.start, row.duration, row.caption, row.speaker, row.label, row.split)
         digest.update(json.dumps(what).encode())
-    chosen = {name: value for name, value in asdict(options).items() if name not in ("batch_size", "device")}
+    left_out = ["batch_size", "device"]
+    if not options.mixes:  # nor is there a word of them in folders that were begun before mixtures came
+        left_out += ["mixes", "mix_joiner", "mix_distinct", "mix_snr_db"]
+    chosen = {name: value for name, value in asdict(options).items() if name not in left_out}
     return {
         "format": 1,
         "manifest": digest.hexdigest()[:16],
         "codec": token_format.fingerprint,
-        "options": chosen,
+        "options": json.loads(json.dumps(chosen)),  # as it is read back: tuples are lists
         "rows": len(rows),
     }
 
@@ -212,7 +246,8 @@ def _encode_group(
         try:
             clips.append(_prepare(codec, job, options))
         except (OSError, ValueError) as error:
-            skipped.append(Skipped(_relative(job.row.path, root), str(error).replace("\n", " ")))
+            mixed = f"mixed with {_relative(job.partner.path, root)}: " if job.partner else ""
+            skipped.append(Skipped(_relative(job.row.path, root), mixed + str(error).replace("\n", " ")))
         if sum(clip.audio.numel() for clip in clips) > HELD_SAMPLES:
             rows += _encode(codec, clips, root, options)
             clips = []
@@ -226,24 +261,38 @@ def _encode(codec: AudioTokenizer, clips: list[_Clip], root: Path, options: Toke
         audio = torch.stack([clips[place].audio for place in batch]).to(options.device)
         with torch.no_grad():
             codes.update(zip(batch, codec.encode(audio).cpu(), strict=True))
-    return [_row(clip, codes[place], root) for place, clip in enumerate(clips)]
+    return [_row(clip, codes[place], root, options.mix_joiner) for place, clip in enumerate(clips)]
 
 
 def _prepare(codec: AudioTokenizer, job: _Job, options: TokenizeOptions) -> _Clip:
-    """Read, fit, vary and pad one clip.
+    """Read, fit, vary, mix and pad one clip.
 
     It ends on a whole frame, so clips of equally many frames make a batch without padding each other: a padded batch
     would change the codes of the short ones.
     """
-    row = job.row
-    sound = sounds.fit(sounds.read(row.path, row.start, row.duration), codec.sample_rate, codec.channels)
-    sounds.checked(sound.samples, row.path)
     frame = round(codec.sample_rate / codec.frame_rate)
-    sound = vary(sound, draw_variation(options.seed, job.number, job.variant, codec.sample_rate, frame))
+    if job.mix is None or job.partner is None:
+        sound = _varied(codec, job.row, (options.seed, job.number, job.variant))
+    else:
+        one, other = job.mix.variants
+        sound = mix(
+            _varied(codec, job.row, (options.seed, job.number, one)),
+            _varied(codec, job.partner, (options.seed, job.mix.partner, other)),
+            job.mix,
+            options.mixing,
+        )
     length = max(sound.samples.shape[1], round(options.pad * codec.sample_rate))
     return _Clip(
         job, pad_end(sound.samples, math.ceil(length / frame) * frame), sound.samples.shape[1] / codec.sample_rate
     )
+
+
+def _varied(codec: AudioTokenizer, row: Row, drawn: tuple[int, int, int]) -> Sound:
+    """A clip as the codec takes it, in the variation of (seed, row, variant)."""
+    sound = sounds.fit(sounds.read(row.path, row.start, row.duration), codec.sample_rate, codec.channels)
+    sounds.checked(sound.samples, row.path)
+    frame = round(codec.sample_rate / codec.frame_rate)
+    return vary(sound, draw_variation(*drawn, codec.sample_rate, frame))
 
 
 def _equal_lengths(clips: list[_Clip], batch_size: int) -> Iterator[list[int]]:
@@ -255,8 +304,10 @@ def _equal_lengths(clips: list[_Clip], batch_size: int) -> Iterator[list[int]]:
         yield from (places[first : first + batch_size] for first in range(0, len(places), batch_size))
 
 
-def _row(clip: _Clip, codes: Tensor, root: Path) -> TokenRow:
-    row = clip.job.row
+def _row(clip: _Clip, codes: Tensor, root: Path, joiner: str) -> TokenRow:
+    row, partner = clip.job.row, clip.job.partner
+    if partner is not None:
+        row = mixed_row(row, partner, joiner)
     return TokenRow(
         codes=codes.long(),
         text=row.caption or "",
@@ -267,6 +318,7 @@ def _row(clip: _Clip, codes: Tensor, root: Path) -> TokenRow:
         speaker=row.speaker or "",
         label=row.label or "",
         split=row.split or "",
+        mixed_with="" if partner is None else _relative(partner.path, root),
     )
 
 

@@ -1,34 +1,43 @@
 """AudioGen: captions to sound, and sound to its continuation, by one codec and one token language model.
 
-B batch, C channels, L samples, K codebooks, T frames, P prompt frames.
+B batch, C channels, L samples, K codebooks, P prompt frames.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import operator
+import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from audiolm_kit import __version__, audio, checkpoint
+from audiolm_kit import __version__, checkpoint
 from audiolm_kit.audio import Sound
 from audiolm_kit.codec.model import NeuralCodec
+from audiolm_kit.codec.streaming import decode
 from audiolm_kit.conditioning import TEXT_MODEL, Context, TextConditioner, text_files
-from audiolm_kit.lm.generate import generate
+from audiolm_kit.evaluation.perceptual import Scorer
+from audiolm_kit.inference.candidates import Choice, best_of, scorer_of
+from audiolm_kit.inference.items import (
+    Item,
+    Text,
+    alike,
+    length_of,
+    listed,
+    negatives_of,
+    samples_of,
+    seeds_of,
+    whole_frames,
+    windows_of,
+)
+from audiolm_kit.inference.streaming import Request, Section, Windows, chunks, codes, level, regrouped, sound
 from audiolm_kit.lm.model import StreamLM
 from audiolm_kit.lm.sampling import Sampling
 
 KIND = "AudioGen"
-BATCH = 32
-"""Items that are generated at once; what comes out does not depend on it."""
-SILENCE = 1e-4
-"""A root mean square below this (-80 dBFS) says nothing about loudness."""
-
-T = TypeVar("T")
 
 
 class AudioGen:
@@ -40,6 +49,8 @@ class AudioGen:
         [sound] = model.generate(["a high bell rings"], seconds=2, seed=1)
         [longer] = model.continue_([sound], seconds=4)
         audio.write("bell.wav", longer)
+        for chunk in model.stream("heavy rain falls", seconds=60, window=2):
+            play(chunk.samples)
     """
 
     def __init__(self, codec: NeuralCodec, lm: StreamLM, conditioner: TextConditioner | None = None) -> None:
@@ -92,74 +103,207 @@ class AudioGen:
 
     def generate(
         self,
-        texts: Sequence[str],
-        seconds: float,
+        texts: Sequence[Text],
+        seconds: float | None = None,
         sampling: Sampling = Sampling(),  # noqa: B008  frozen
         seed: int | Sequence[int] = 0,
+        *,
+        negative: str | Sequence[str] = "",
+        window: float | None = None,
+        overlap: float | None = None,
+        candidates: int = 1,
+        scorer: Scorer | str | None = None,
     ) -> list[Sound]:
         """One sound for each text; an empty text leaves it to the model.
 
         Args:
-            texts: what is to be heard.
-            seconds: the length of each sound.
+            texts: what is to be heard. Lines in the place of a text, ``["0-4: rain", "4-8: rain and a dog"]``, are a
+                timeline: one sound whose text changes at those times (``inference.timeline``).
+            seconds: the length of each sound; None for timelines that say it themselves.
             seed: item i is drawn with ``seed + i``, or with its own of as many seeds. An item depends on its text and
                 seed alone, not on its neighbours.
+            negative: what is not to be heard: guidance leads from there to the text; one for all, or one for each.
+            window: seconds that are made at once; a longer sound is made window after window, of which the first is
+                what it would be alone. None makes all at once, however long.
+            overlap: seconds at the end of a window that the next one begins with; None for 0.3 of a window or, where a
+                timeline changes without windows, for 1 s. It belongs to the window's seconds.
+            candidates: how many are made for each text; the best of them is kept, see ``best_of``.
+            scorer: what judges them, or the name of a CLAP.
 
         Raises:
-            ValueError: no text, no positive length, a text for a model without text, or too few seeds.
+            ValueError: no text, no positive length, a text for a model without text, too few seeds or negatives, an
+                overlap that leaves a window nothing to make, or candidates without a scorer.
         """
-        texts = _listed(texts, "texts", "caption")
-        prompt = torch.zeros(len(texts), self.codec.num_codebooks, 0, dtype=torch.long)
-        length, seeds = self._num_samples(seconds), _seeds(seed, len(texts))
-        sounds = []
-        for first in range(0, len(texts), BATCH):
-            rows = slice(first, first + BATCH)
-            codes = self._codes(prompt[rows], texts[rows], self._num_frames(length), sampling, seeds[rows])
-            sounds += [Sound(samples[:, :length], self.sample_rate) for samples in self._decode(codes)]
-        return sounds
+        if scorer is not None:
+            choices = self.best_of(
+                texts,
+                seconds,
+                sampling,
+                seed,
+                candidates=candidates,
+                scorer=scorer,
+                negative=negative,
+                window=window,
+                overlap=overlap,
+            )
+            return [choice.sound for choice in choices]
+        if candidates != 1:
+            raise ValueError(f"candidates is {candidates}, but nothing judges them: give a scorer")
+        items = self._items(texts, seconds, seed, negative)
+        return self._made(items, sampling, windows_of(window, overlap, texts, self.codec.frame_rate))
+
+    def best_of(
+        self,
+        texts: Sequence[Text],
+        seconds: float | None = None,
+        sampling: Sampling = Sampling(),  # noqa: B008  frozen
+        seed: int | Sequence[int] = 0,
+        *,
+        candidates: int,
+        scorer: Scorer | str,
+        negative: str | Sequence[str] = "",
+        window: float | None = None,
+        overlap: float | None = None,
+    ) -> list[Choice]:
+        """For each text the candidate with the highest score, with its seed and the scores of all.
+
+        The first candidate is what ``generate`` makes; each can be made again from its seed.
+
+        Args:
+            texts: as in ``generate``, and so is what is not named here; a timeline, which is no one text, is refused.
+            candidates: how many are made for each text.
+            scorer: what judges them (``evaluation.perceptual.Scorer``), or the name of a CLAP.
+
+        Raises:
+            ValueError: as ``generate`` and ``candidates.best_of``.
+        """
+        items = self._items(texts, seconds, seed, negative)
+        if not all(isinstance(item.text, str) for item in items):
+            raise ValueError("candidates are judged by one text, and a timeline has several: make it without a scorer")
+        windows = windows_of(window, overlap, texts, self.codec.frame_rate)
+        judge = scorer_of(scorer, str(self.device))
+        best: dict[int, Choice] = {}
+        for unwanted in dict.fromkeys(item.negative for item in items):
+            places = [i for i, item in enumerate(items) if item.negative == unwanted]
+            like = items[places[0]]
+
+            def make(texts: list[str], seeds: list[int], like: Item = like) -> list[Sound]:
+                pairs = zip(texts, seeds, strict=True)
+                return self._made([like._replace(text=text, seed=seed) for text, seed in pairs], sampling, windows)
+
+            own_texts, own_seeds = [str(items[i].text) for i in places], [items[i].seed for i in places]
+            best.update(zip(places, best_of(make, own_texts, own_seeds, candidates, judge), strict=True))
+        return [best[i] for i in range(len(items))]
 
     def continue_(
         self,
         prompts: Sequence[Sound],
         seconds: float,
-        texts: Sequence[str] | None = None,
+        texts: Sequence[Text] | None = None,
         sampling: Sampling = Sampling(),  # noqa: B008  frozen
         seed: int | Sequence[int] = 0,
+        *,
+        negative: str | Sequence[str] = "",
+        window: float | None = None,
+        overlap: float | None = None,
     ) -> list[Sound]:
         """Each prompt through the codec and on, ``seconds`` in all, as loud as the prompt is.
 
         Args:
             prompts: of any sample rate and number of channels; what does not fill a frame at their end is left out.
             seconds: the length of the whole, the prompt included.
-            texts: one for each prompt, or None to leave it to the prompts.
-            seed: as in ``generate``.
+            texts: one for each prompt, or None to leave it to the prompts; a timeline counts from the prompt's start.
+            seed: as in ``generate``, and so are negative, window and overlap. The first window begins with the prompt
+                or, if that fills it, with as much of the prompt's end as the overlap is.
 
         Raises:
             ValueError: a prompt that is shorter than a frame, not shorter than the request, or holds NaN; texts of
                 another number than the prompts; and as in ``generate``.
         """
-        prompts = _listed(prompts, "prompts", "Sound")
-        texts = [""] * len(prompts) if texts is None else _listed(texts, "texts", "caption")
+        prompts = listed(prompts, "prompts", "Sound")
+        texts = [""] * len(prompts) if texts is None else listed(texts, "texts", "caption")
         if len(texts) != len(prompts):
             raise ValueError(f"{len(texts)} texts for {len(prompts)} prompts: give one for each, or none")
-        length, seeds = self._num_samples(seconds), _seeds(seed, len(prompts))
-        fitted = [self._whole_frames(prompt, length) for prompt in prompts]
-        made: dict[int, Sound] = {}
-        for places in _alike([samples.shape[1] for samples in fitted]):
-            codes = self.codec.encode(torch.stack([fitted[i] for i in places]).to(self.device))
-            own_texts, own_seeds = [texts[i] for i in places], [seeds[i] for i in places]
-            codes = self._codes(codes, own_texts, self._num_frames(length), sampling, own_seeds)
-            for i, samples in zip(places, self._decode(codes), strict=True):
-                made[i] = Sound(_as_loud(samples, fitted[i])[:, :length], self.sample_rate)
-        return [made[i] for i in range(len(prompts))]
+        seeds, negatives = seeds_of(seed, len(prompts)), negatives_of(negative, len(prompts))
+        length = samples_of(seconds, self.sample_rate)
+        items = [
+            Item(text, own, length, without, whole_frames(prompt, self.codec, length))
+            for prompt, text, own, without in zip(prompts, texts, seeds, negatives, strict=True)
+        ]
+        return self._made(items, sampling, windows_of(window, overlap, texts, self.codec.frame_rate))
 
-    def sidecar(self, text: str, seconds: float, sampling: Sampling, seed: int, prompt: str = "") -> dict[str, Any]:
-        """How a sound was made, to be written beside it: all that it takes to make it again."""
+    def stream(
+        self,
+        text: Text,
+        seconds: float | None = None,
+        sampling: Sampling = Sampling(),  # noqa: B008  frozen
+        seed: int = 0,
+        *,
+        negative: str = "",
+        prompt: Sound | None = None,
+        window: float | None = None,
+        overlap: float | None = None,
+        chunk: float | None = None,
+    ) -> Iterator[Sound]:
+        """The sound of ``generate`` or, with a prompt, of ``continue_``, in chunks, each as soon as it is final.
+
+        Put one behind the other they are that sound, bit for bit, however it is cut.
+
+        Args:
+            text: what is to be heard.
+            seconds: the length of the whole. None is what a timeline says; a caption, or a timeline whose last line is
+                open, then has no end, as all have with ``math.inf``, and needs windows.
+            chunk: seconds of each chunk, the last one's aside; None gives out what there is as soon as it is there.
+
+        Raises:
+            ValueError: as in ``generate`` and ``continue_``; an endless sound without windows, or a codec that can only
+                decode whole sounds. All of that is said before the first chunk is asked for.
+        """
+        endless = seconds == math.inf or (seconds is None and length_of(text) is None)
+        length = None if endless else self._num_samples(seconds, text)
+        windows = windows_of(window, overlap, [text], self.codec.frame_rate)
+        if endless and windows.size is None:
+            raise ValueError("a sound without an end is made window after window: give window, or seconds")
+        sampling.check_codebooks(self.codec.num_codebooks)
+        given = None if prompt is None else whole_frames(prompt, self.codec, length)
+        [own] = seeds_of(seed, 1)
+        request, gain = self._request([Item(text, own, length, negative, given)], sampling, windows)
+        pieces = chunks(self.codec, codes(self.lm, request), gain, length)
+        if chunk is not None:
+            pieces = regrouped(pieces, samples_of(chunk, self.sample_rate, "chunk"))
+        return (Sound(piece[0], self.sample_rate) for piece in pieces)
+
+    def sidecar(
+        self,
+        text: Text,
+        seconds: float,
+        sampling: Sampling,
+        seed: int,
+        prompt: str = "",
+        *,
+        negative: str = "",
+        window: float | None = None,
+        overlap: float | None = None,
+        scores: Sequence[float] = (),
+        scorer: str = "",
+    ) -> dict[str, Any]:
+        """How a sound was made, to be written beside it: all that it takes to make it again.
+
+        Args:
+            text: a caption, or the lines of a timeline.
+            seed: the chosen candidate's own, where there were several.
+            scores: those of all candidates, if they were judged, and by what.
+        """
+        judged = {"scorer": scorer, "score": max(scores), "scores": list(scores)} if scores else {}
         return {
-            "text": text,
+            "text": text if isinstance(text, str) else list(text),
+            "negative": negative,
             "prompt": prompt,
             "seconds": seconds,
+            "window": window,
+            "overlap": overlap,
             "seed": seed,
+            **judged,
             "sampling": dataclasses.asdict(sampling),
             "fingerprints": self.fingerprints,
             "sample_rate": self.sample_rate,
@@ -168,9 +312,39 @@ class AudioGen:
 
     # --- inside -------------------------------------------------------------------------------------------------------
 
-    def _codes(self, prompt: Tensor, texts: list[str], num_frames: int, sampling: Sampling, seeds: list[int]) -> Tensor:
-        """Continue codes [B, K, P] -> [B, K, T], one batch."""
-        return generate(self.lm, prompt.to(self.device), num_frames, sampling, self._context(texts), seeds=seeds)
+    def _items(
+        self, texts: Sequence[Text], seconds: float | None, seed: int | Sequence[int], negative: str | Sequence[str]
+    ) -> list[Item]:
+        """One for each text."""
+        texts = listed(texts, "texts", "caption")
+        seeds, negatives = seeds_of(seed, len(texts)), negatives_of(negative, len(texts))
+        lengths = [self._num_samples(seconds, text) for text in texts]
+        return [Item(*each) for each in zip(texts, seeds, lengths, negatives, strict=True)]
+
+    def _made(self, items: list[Item], sampling: Sampling, windows: Windows) -> list[Sound]:
+        """The sounds of finite items, in their order."""
+        made: dict[int, Sound] = {}
+        for places in alike([item.shape(*self._grid) for item in items]):
+            request, gain = self._request([items[i] for i in places], sampling, windows)
+            for i, samples in zip(places, sound(self.codec, codes(self.lm, request), gain), strict=True):
+                made[i] = Sound(samples[:, : items[i].length], self.sample_rate)
+        return [made[i] for i in range(len(items))]
+
+    def _request(self, items: list[Item], sampling: Sampling, windows: Windows) -> tuple[Request, Tensor]:
+        """Items of one shape as the loop takes them, and the gain of each, ``[B, 1, 1]``."""
+        prompt = torch.zeros(len(items), self.codec.num_codebooks, 0, dtype=torch.long, device=self.device)
+        gain = torch.ones(len(items), 1, 1, device=self.device)
+        given = [item.prompt for item in items if item.prompt is not None]
+        if given:
+            samples = torch.stack(given).to(self.device)
+            prompt = self.codec.encode(samples)
+            gain = level(decode(self.codec, prompt), samples)
+        negative = self._negative([item.negative for item in items])
+        sections = []
+        for together in zip(*(item.sections(*self._grid) for item in items), strict=True):
+            context = self._context([text for _, text in together])
+            sections.append(Section(together[0][0], context, negative))
+        return Request(prompt, sections, sampling, [item.seed for item in items], windows), gain
 
     @torch.no_grad()
     def _context(self, texts: list[str]) -> Context | None:
@@ -181,75 +355,15 @@ class AudioGen:
             raise ValueError("this model was trained without captions: leave the text out")
         return self.lm.condition(self.conditioner.prepare(texts, self.device))
 
-    def _decode(self, codes: Tensor) -> Tensor:
-        """Codes [B, K, T] -> audio [B, C, T * hop] on the CPU."""
-        return self.codec.decode(codes).float().cpu().clamp(-1, 1)
+    def _negative(self, texts: list[str]) -> Context | None:
+        """As ``_context``, and one row where all are the same."""
+        return self._context(texts[:1] if len(set(texts)) == 1 else texts)
 
-    def _num_samples(self, seconds: float) -> int:
-        """The length that was asked for, L."""
-        if not 0 < seconds < float("inf"):
-            raise ValueError(f"seconds is {seconds}: ask for a positive number")
-        return max(1, round(seconds * self.sample_rate))
+    @property
+    def _grid(self) -> tuple[int, int]:
+        """Samples of a frame and of a second."""
+        return self.codec.hop, self.sample_rate
 
-    def _num_frames(self, num_samples: int) -> int:
-        """The frames that reach that far; in whole numbers, where rounding cannot add one."""
-        return -(-num_samples // self.codec.hop)
-
-    def _whole_frames(self, prompt: Sound, num_samples: int) -> Tensor:
-        """A prompt as the codec takes it, [C, L].
-
-        A frame that the prompt does not fill would be filled up with silence, and that continued as a pause.
-        """
-        audio.checked(prompt.samples, "the prompt")
-        samples = audio.fit(prompt, self.sample_rate, self.codec.channels).samples
-        length, frame = samples.shape[1], self.codec.hop
-        given, one, wanted = (f"{count / self.sample_rate:.3f} s" for count in (length, frame, num_samples))
-        if length < frame:
-            raise ValueError(f"the prompt is {given} long, a frame of the codec {one}: give at least one frame")
-        if length >= num_samples:
-            raise ValueError(f"the prompt is {given} long, {wanted} were asked for in all: ask for more seconds")
-        return samples[:, : length - length % frame]
-
-
-def _listed(items: Sequence[T], name: str, kind: str) -> list[T]:
-    """The items as a list; a lone one, which is a sequence too (of letters, of fields), is refused."""
-    if isinstance(items, (str, Sound)) or len(items) == 0:
-        given = "empty" if len(items) == 0 else f"a single {kind}"
-        raise ValueError(f"{name} is {given}: give a list of at least one {kind}")
-    return list(items)
-
-
-def _seeds(seed: int | Sequence[int], count: int) -> list[int]:
-    """One seed for each item."""
-    if isinstance(seed, Sequence):
-        if len(seed) != count:
-            raise ValueError(f"{len(seed)} seeds for {count} items: give one for each, or a single one")
-        seeds = list(seed)
-    else:
-        seeds = [operator.index(seed) + i for i in range(count)]
-    if not -(2**63) <= min(seeds) <= max(seeds) < 2**64:
-        raise ValueError(f"seeds are {min(seeds)} to {max(seeds)}: give numbers from -2**63 to 2**64 - 1")
-    return seeds
-
-
-def _alike(lengths: list[int]) -> Iterator[list[int]]:
-    """The places of equal lengths, a batch at a time: prompts are never padded to one another's length."""
-    groups: dict[int, list[int]] = {}
-    for place, length in enumerate(lengths):
-        groups.setdefault(length, []).append(place)
-    for group in groups.values():
-        for first in range(0, len(group), BATCH):
-            yield group[first : first + BATCH]
-
-
-def _as_loud(made: Tensor, prompt: Tensor) -> Tensor:
-    """Scale a continuation [C, L] so that its beginning is as loud as the prompt; never past full scale.
-
-    A silent prompt has no loudness to follow.
-    """
-    wanted = prompt.square().mean().sqrt()
-    if wanted < SILENCE:
-        return made
-    beginning = made[:, : prompt.shape[1]].square().mean().sqrt()
-    loudest = made.abs().max()
-    return made * torch.minimum(wanted / beginning.clamp_min(SILENCE), 1 / loudest.clamp_min(SILENCE))
+    def _num_samples(self, seconds: float | None, text: Text) -> int:
+        """The length of a sound, L."""
+        return samples_of(length_of(text) if seconds is None else seconds, self.sample_rate)

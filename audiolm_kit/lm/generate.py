@@ -6,15 +6,15 @@ Shapes: B batch, K codebooks, P prompt frames, T frames, S steps, V codebook siz
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from audiolm_kit.conditioning import Context, with_null
+from audiolm_kit.conditioning import Context
+from audiolm_kit.lm.guidance import GuidedReader, Request
 from audiolm_kit.lm.model import StreamLM
-from audiolm_kit.lm.sampling import Sampling, draw, guide
+from audiolm_kit.lm.sampling import Sampling, draw
 
 
 def generate(
@@ -25,9 +25,10 @@ def generate(
     context: Context | None = None,
     prefix: Tensor | None = None,
     seeds: Sequence[int] | None = None,
+    negative: Context | None = None,
 ) -> Tensor:
     """Continue ``[B, K, P]`` to ``[B, K, T]``, the prompt first and as it was; see ``steps``."""
-    frames = steps(lm, prompt, num_frames, sampling, context, prefix, seeds)
+    frames = steps(lm, prompt, num_frames, sampling, context, prefix, seeds, negative)
     return torch.cat([prompt, *(frame[:, :, None] for frame in frames)], dim=-1)
 
 
@@ -39,60 +40,48 @@ def steps(
     context: Context | None = None,
     prefix: Tensor | None = None,
     seeds: Sequence[int] | None = None,
+    negative: Context | None = None,
 ) -> Iterator[Tensor]:
     """Yield the frames that follow the prompt, T - P times ``[B, K]``, each as soon as its last code is drawn.
 
-    A row depends on its own prompt, context and seed alone, neither on batch size nor on neighbours (up to rounding).
-    A longer request begins with the shorter one, but for the frames that reach past its end (delay: the last K - 1).
+    A row depends on its own prompt, contexts and seed alone, neither on batch size nor on neighbours (up to rounding).
+    A longer request begins with the shorter one, but for the frames that reach past its end (delay: the last K - 1);
+    not so with a guidance_schedule, which spans the frames of the request.
 
     Args:
         lm: In eval mode, with or without text; not changed.
         prompt: Codes ``[B, K, P]`` from 0 to V - 1; P may be 0.
         num_frames: T, frames in all, those of the prompt among them.
-        sampling: A guidance_scale other than 1 takes a second, null row for each row that has a context.
+        sampling: Its guidance_scale takes a second, textless row for each row, at the steps where it is not 1; its
+            prompt_guidance_scale, if not 1 and P > 0, a third one. See ``guidance`` for what they do.
         context: ``[B, N, D]``, or None for none.
         prefix: Codes ``[B, K, T]`` of the earlier stage, if the model has one.
         seeds: One for each row; None takes fresh ones from torch's global generator.
+        negative: What guidance goes away from in the place of no text, ``[B, N, D]`` or one for all rows ``[1, N, D]``,
+            of any N; without a context too. With guidance_scale 1 it has no say.
     """
-    _check(lm, prompt, num_frames, context, prefix, seeds)
+    request = Request(prompt, num_frames, sampling, context, prefix, negative)
+    _check(lm, request, seeds)
     if seeds is None:
         seeds = torch.randint(2**63 - 1, (len(prompt),)).tolist()
-    guided = context is not None and sampling.guidance_scale != 1
-    if context is not None and guided:
-        context = with_null(context)
-        prefix = None if prefix is None else prefix.repeat(2, 1, 1)
-    return _steps(lm, prompt, num_frames, sampling, _Given(context, prefix, seeds, guided))
-
-
-class _Given(NamedTuple):
-    """What stays the same through the loop, one row for each row of the model's batch."""
-
-    context: Context | None
-    prefix: Tensor | None
-    seeds: Sequence[int]  # one for each row of the prompt
-    guided: bool  # null rows follow the rows
+    return _steps(lm, request, seeds)
 
 
 @torch.no_grad()  # inference_mode would forbid any later training on these codes
-def _steps(lm: StreamLM, prompt: Tensor, num_frames: int, sampling: Sampling, given: _Given) -> Iterator[Tensor]:
-    length, pattern = prompt.shape[-1], lm.pattern
-    if length == num_frames:
+def _steps(lm: StreamLM, request: Request, seeds: Sequence[int]) -> Iterator[Tensor]:
+    prompt, num_frames, pattern = request.prompt, request.num_frames, lm.pattern
+    whole = prompt.shape[-1]  # frames so far
+    if whole == num_frames:
         return
     unknown = -1
-    frames = F.pad(prompt, (0, num_frames - length), value=unknown)
+    frames = F.pad(prompt, (0, num_frames - whole), value=unknown)
     sequence = F.pad(pattern.apply(frames, lm.special), (1, 0), value=lm.special)  # [B, K, 1 + S]
-    uniforms = _uniforms(given.seeds, sequence.shape).to(prompt.device)
-    rows = 2 if given.guided else 1
-    cache = lm.new_cache(rows * len(prompt), num_frames, given.prefix)
-    read, whole = 0, length
-    for step in range(pattern.first_step(length) + 1, sequence.shape[-1]):
-        states = lm.read(sequence[:, :, read:step].repeat(rows, 1, 1), given.context, given.prefix, cache)
-        logits = lm.predict(states[:, -1:])[:, :, 0]
-        drawn = draw(guide(logits, sampling.guidance_scale) if given.guided else logits, sampling, uniforms[:, :, step])
-        # Cells of the prompt and special cells are known already: they stay.
-        cell = sequence[:, :, step]
-        sequence[:, :, step] = torch.where(cell == unknown, drawn, cell)
-        read = step
+    new = sequence[0] == unknown  # cells of the prompt and special cells are known already: they stay
+    uniforms = _uniforms(seeds, sequence.shape).to(prompt.device)
+    reader = GuidedReader(lm, request, new)
+    for step in reader.steps:
+        drawn = draw(reader.logits(sequence, step), request.sampling, uniforms[:, :, step])
+        sequence[:, :, step] = torch.where(new[:, step], drawn, sequence[:, :, step])
         if step == 1 + pattern.last_step(whole):
             yield pattern.revert(sequence[:, :, 1 + pattern.stride * whole :], 1)[:, :, 0]
             whole += 1
@@ -105,31 +94,44 @@ def _uniforms(seeds: Sequence[int], shape: torch.Size) -> Tensor:
     return torch.stack(rows).transpose(1, 2)
 
 
-def _check(
-    lm: StreamLM,
-    prompt: Tensor,
-    num_frames: int,
-    context: Context | None,
-    prefix: Tensor | None,
-    seeds: Sequence[int] | None,
-) -> None:
+def _check(lm: StreamLM, request: Request, seeds: Sequence[int] | None) -> None:
     """Refuse what would fail later, or worse, would not."""
-    config = lm.config
+    config, prompt, prefix = lm.config, request.prompt, request.prefix
     if lm.training:
         raise ValueError("the model is in training mode, its dropout would be heard: call lm.eval() first")
     if prompt.dim() != 3 or prompt.shape[1] != config.num_codebooks or prompt.dtype != torch.long:
         wanted = f"int64 codes [batch, {config.num_codebooks}, frames]"
         raise ValueError(f"the prompt is {prompt.dtype} {list(prompt.shape)}: give {wanted}")
-    if num_frames < 1 or len(prompt) < 1:
-        raise ValueError(f"{num_frames} frames of {len(prompt)} rows were asked for: ask for 1 of each or more")
-    if prompt.shape[-1] > num_frames:
-        raise ValueError(f"the prompt has {prompt.shape[-1]} frames, {num_frames} in all were asked for: ask for more")
+    if request.num_frames < 1 or len(prompt) < 1:
+        raise ValueError(f"{request.num_frames} frames of {len(prompt)} rows were asked for: ask for 1 of each or more")
+    if prompt.shape[-1] > request.num_frames:
+        asked = f"{request.num_frames} in all were asked for: ask for more"
+        raise ValueError(f"the prompt has {prompt.shape[-1]} frames, {asked}")
+    request.sampling.check_codebooks(config.num_codebooks)
     _check_range("prompt", prompt, config.codebook_size)
     if prefix is not None:
         _check_range("prefix", prefix, config.prefix.codebook_size)
-    for name, given in (("seeds", seeds), ("context", context and context.mask), ("prefix", prefix)):
+    if prefix is not None and request.apart:
+        raise ValueError("a reading without the prompt has no prefix to stand on: set prompt_guidance_scale to 1")
+    for name, given in (("seeds", seeds), ("prefix", prefix)):
         if given is not None and len(given) != len(prompt):
             raise ValueError(f"{name}: {len(given)} for {len(prompt)} rows of the prompt: give one for each")
+    _check_context("context", request.context, lm, (len(prompt),))
+    _check_context("negative", request.negative, lm, (len(prompt), 1))
+
+
+def _check_context(name: str, context: Context | None, lm: StreamLM, rows: tuple[int, ...]) -> None:
+    if context is None:
+        return
+    transformer = lm.config.transformer
+    if not transformer.cross_attention:
+        raise ValueError(f"{name}: the model reads no text (cross_attention is false): leave it out")
+    if len(context.mask) not in rows:
+        wanted = "one for each" if len(rows) == 1 else "one for each, or a single one"
+        raise ValueError(f"{name}: {len(context.mask)} for {rows[0]} rows of the prompt: give {wanted}")
+    shape, wanted_shape = list(context.states.shape), [*context.mask.shape, transformer.dim]
+    if shape != wanted_shape:
+        raise ValueError(f"{name}: states are {shape}, wanted are {wanted_shape}: make it with lm.condition")
 
 
 def _check_range(name: str, codes: Tensor, codebook_size: int) -> None:

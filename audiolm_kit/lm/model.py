@@ -43,11 +43,14 @@ class LMConfig:
     text: TextConfig = TextConfig()
     """How captions are read; needs transformer.cross_attention."""
     prefix: Prefix = Prefix()
+    offsets: tuple[int, ...] = ()
+    """With pattern delay: how many steps each codebook is late (0, 0, 1, 1, ... for stereo); empty: 0, 1, 2, ..."""
 
     def __post_init__(self) -> None:
         if self.num_codebooks < 1 or self.codebook_size < 1:
             raise ValueError(f"model of {self.num_codebooks} codebooks of {self.codebook_size}: give positive numbers")
-        Pattern.named(self.pattern, self.num_codebooks)
+        object.__setattr__(self, "offsets", tuple(self.offsets))
+        Pattern.named(self.pattern, self.num_codebooks, self.offsets)
         if not self.transformer.causal:
             raise ValueError("a language model must not see the future: set transformer causal to true")
         if self.text.kind != "none" and not self.transformer.cross_attention:
@@ -64,7 +67,7 @@ class StreamLM(nn.Module):
     def __init__(self, config: LMConfig) -> None:
         super().__init__()
         self.config = config
-        self.pattern = Pattern.named(config.pattern, config.num_codebooks)
+        self.pattern = Pattern.named(config.pattern, config.num_codebooks, config.offsets)
         dim = config.transformer.dim
         self.embedding = nn.Embedding(config.num_codebooks * (config.codebook_size + 1), dim)
         self.transformer = Transformer(config.transformer)
@@ -73,6 +76,8 @@ class StreamLM(nn.Module):
             self.prefix_embedding = nn.Embedding(config.prefix.num_codebooks * config.prefix.codebook_size, dim)
         if config.text.kind == "small":
             self.text_encoder = SmallTextEncoder(config.text)
+        if config.text.kind == "labels":
+            self.label_embedding = nn.Embedding(len(config.text.labels), config.text.dim)
         if config.text.kind != "none":
             self.text_projection = nn.Linear(config.text.dim, dim)
         self._initialise()
@@ -145,6 +150,8 @@ class StreamLM(nn.Module):
         states = text.content
         if self.config.text.kind == "small":
             states = self.text_encoder(states, text.mask)
+        if self.config.text.kind == "labels":
+            states = self.label_embedding(states)
         states = self.text_projection(states.to(self.text_projection.weight.dtype))
         return Context(states * text.mask[..., None], text.mask)
 

@@ -24,8 +24,8 @@ class Pattern:
     def __post_init__(self) -> None:
         if self.stride < 1:
             raise ValueError(f"pattern stride is {self.stride}: give 1 or more")
-        if not self.offsets or min(self.offsets) < 0:
-            raise ValueError(f"pattern offsets are {self.offsets}: give one for each codebook, 0 or more")
+        if not self.offsets or any(type(offset) is not int or offset < 0 for offset in self.offsets):
+            raise ValueError(f"pattern offsets are {self.offsets}: give a whole number for each codebook, 0 or more")
 
     @classmethod
     def parallel(cls, num_codebooks: int) -> Pattern:
@@ -33,9 +33,17 @@ class Pattern:
         return cls(1, (0,) * num_codebooks)
 
     @classmethod
-    def delay(cls, num_codebooks: int) -> Pattern:
-        """Each codebook one step after the coarser one: T + K - 1 steps, a frame's codes come from coarse to fine."""
-        return cls(1, tuple(range(num_codebooks)))
+    def delay(cls, num_codebooks: int, offsets: tuple[int, ...] = ()) -> Pattern:
+        """Each codebook one step after the coarser one: T + K - 1 steps, a frame's codes come from coarse to fine.
+
+        Args:
+            num_codebooks: K.
+            offsets: How many steps each codebook is late instead, in any order; MusicGen's stereo models, whose
+                codebooks are left's and right's by turns, have 0, 0, 1, 1, 2, 2, 3, 3.
+        """
+        if offsets and len(offsets) != num_codebooks:
+            raise ValueError(f"offsets are {offsets} for {num_codebooks} codebooks: give one for each, or none")
+        return cls(1, offsets or tuple(range(num_codebooks)))
 
     @classmethod
     def flatten(cls, num_codebooks: int) -> Pattern:
@@ -43,12 +51,16 @@ class Pattern:
         return cls(num_codebooks, tuple(range(num_codebooks)))
 
     @classmethod
-    def named(cls, name: PatternName, num_codebooks: int) -> Pattern:
-        """The pattern of a recipe."""
+    def named(cls, name: PatternName, num_codebooks: int, offsets: tuple[int, ...] = ()) -> Pattern:
+        """The pattern of a recipe; ``offsets`` are for delay alone, empty for its own."""
         makers = {"parallel": cls.parallel, "delay": cls.delay, "flatten": cls.flatten}
         if name not in makers:
             raise ValueError(f"pattern is {name!r}: give one of {', '.join(makers)}")
-        return makers[name](num_codebooks)
+        if not offsets:
+            return makers[name](num_codebooks)
+        if name != "delay":
+            raise ValueError(f"offsets are {offsets}, but {name} has its own: set pattern delay, or leave offsets out")
+        return cls.delay(num_codebooks, offsets)
 
     @property
     def num_codebooks(self) -> int:

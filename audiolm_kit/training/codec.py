@@ -5,6 +5,7 @@ B batch, C channels, L samples, K codebooks, T frames.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, cast
 
 import torch
@@ -13,7 +14,14 @@ from torch import Tensor
 
 from audiolm_kit import checkpoint
 from audiolm_kit.codec.discriminator import DiscriminatorConfig, MultiScaleSTFTDiscriminator
-from audiolm_kit.codec.losses import Balancer, MelLoss, feature_matching, hinge_discriminator, hinge_generator
+from audiolm_kit.codec.losses import (
+    Balancer,
+    MelLoss,
+    energy_distance,
+    feature_matching,
+    hinge_discriminator,
+    hinge_generator,
+)
 from audiolm_kit.codec.model import CodecConfig, NeuralCodec
 from audiolm_kit.data.modules import SoundBatch
 from audiolm_kit.training.optim import WarmupConstant
@@ -69,7 +77,7 @@ class CodecTask(Task):
         self.automatic_optimization = False  # two optimizers, and the gradient starts at the decoder's output
         self.codec = NeuralCodec(codec)
         self.discriminator = MultiScaleSTFTDiscriminator(discriminator)
-        self.mel_loss = MelLoss(codec.sample_rate, fft_sizes)
+        self.mel_loss = MelLoss(codec.sample_rate, fft_sizes, by_frame=self.codec.draws_noise)
         self.balancer = Balancer(dict(loss_weights))
         self.commitment_weight, self.clip = commitment_weight, clip
         self.make_optimizer, self.make_scheduler = optimizer, scheduler
@@ -80,10 +88,11 @@ class CodecTask(Task):
         """One step of the discriminator, once it has started, and one of the codec."""
         real = batch.audio
         quantize = self.batches_seen >= self.quantize_from
-        made = self.codec(real, self._num_codebooks(len(real)) if quantize else None, quantize)
+        draws = 2 if self.codec.draws_noise else 0
+        made = self.codec(real, self._num_codebooks(len(real)) if quantize else None, quantize, draws)
         adversarial = 0 <= self.adversarial_from <= self.batches_seen
         if adversarial:
-            self._discriminator_step(made.audio.detach(), real)
+            self._discriminator_step(made.audio[: len(real)].detach(), real)
         losses = self._losses(made.audio, real, adversarial)
         self._codec_step(made.audio, losses, made.commitment)
         self.log_dict({f"train/{name}": loss for name, loss in losses.items()}, prog_bar=True)
@@ -100,10 +109,14 @@ class CodecTask(Task):
             self.log(f"valid/{name}", distance, batch_size=len(batch.audio), prog_bar=True, sync_dist=True)
 
     def _losses(self, made: Tensor, real: Tensor, adversarial: bool) -> dict[str, Tensor]:
-        """The losses by name, each a function of the decoder's output."""
-        losses = {"mel": self.mel_loss(made, real), "wave": torch.nn.functional.l1_loss(made, real)}
+        """The losses by name, each a function of the decoder's output, of one rendition or two."""
+        distances: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+            "mel": self.mel_loss,
+            "wave": torch.nn.functional.l1_loss,
+        }
+        losses = {name: energy_distance(distance, made, real) for name, distance in distances.items()}
         if adversarial:
-            judged, truth = self.discriminator(made), self.discriminator(real)
+            judged, truth = self.discriminator(made[: len(real)]), self.discriminator(real)
             losses |= {"adversarial": hinge_generator(judged), "feature": feature_matching(judged, truth)}
         return losses
 

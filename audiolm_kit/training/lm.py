@@ -13,18 +13,24 @@ import torch
 from pytorch_lightning.cli import LRSchedulerCallable, OptimizerCallable
 from pytorch_lightning.utilities.types import OptimizerLRScheduler
 from torch import Tensor
+from torch.distributed.device_mesh import DeviceMesh
+from torch.distributed.fsdp import register_fsdp_forward_method
 
 from audiolm_kit import checkpoint
 from audiolm_kit.codec.model import NeuralCodec
-from audiolm_kit.conditioning import Context, TextConditioner, drop, text_files
-from audiolm_kit.data.modules import TokenBatch, TokenData
+from audiolm_kit.conditioning import Context, TextConditioner, caption_texts, drop, text_files
+from audiolm_kit.data.modules import TokenBatch, TokenSource
 from audiolm_kit.data.shards import TokenFormat
 from audiolm_kit.lm.model import LMConfig, StreamLM, codebook_losses
 from audiolm_kit.text import Vocabulary, train
 from audiolm_kit.training.optim import WarmupConstant, parameter_groups
+from audiolm_kit.training.sharding import gathered, is_sharded, shard
 from audiolm_kit.training.task import Task
+from audiolm_kit.transformer import CrossAttention, FeedForward, SelfAttention
 
 KIND = "AudioGen"
+MATRICES = (SelfAttention, CrossAttention, FeedForward)
+"""What is sharded piece by piece: nearly all weights of a model, and nothing but matrices."""
 
 
 class LMTask(Task):
@@ -37,6 +43,8 @@ class LMTask(Task):
         context_dropout: share of the items that are learned without their caption, for guidance.
         optimizer: for all weights; its weight decay leaves norms, embeddings and biases alone.
         scheduler: of the learning rate, moved on once a step.
+        gradient_checkpointing: keep less for the way back and compute it again: see ``Transformer.checkpointing``.
+        text_cache: folder that keeps what a T5 has read, so that each caption is read once; empty for none.
     """
 
     def __init__(
@@ -46,16 +54,21 @@ class LMTask(Task):
         context_dropout: float = 0.1,
         optimizer: OptimizerCallable = torch.optim.AdamW,
         scheduler: LRSchedulerCallable = WarmupConstant,
+        gradient_checkpointing: bool = False,
+        text_cache: str = "",
         export: str = "",
         export_every: int = 0,
     ) -> None:
         super().__init__(export, export_every)
         if not 0 <= context_dropout <= 1:
             raise ValueError(f"context_dropout is {context_dropout}, wanted a share from 0 to 1")
+        if text_cache and lm.text.kind != "t5":
+            raise ValueError(f"text_cache keeps what a T5 has read, and text kind is {lm.text.kind!r}: leave it out")
         self.lm = StreamLM(lm)
+        self.lm.transformer.checkpointing = gradient_checkpointing
         self.context_dropout = context_dropout
         self.make_optimizer, self.make_scheduler = optimizer, scheduler
-        self.codec_folder = codec
+        self.codec_folder, self.text_cache = codec, text_cache or None
         # In a tuple: neither trained nor moved nor saved with the run, yet safe from changes to its folder meanwhile.
         self._codec: tuple[NeuralCodec] | None = None
         self.conditioner: TextConditioner | None = None
@@ -65,23 +78,32 @@ class LMTask(Task):
     def setup(self, stage: str) -> None:
         """Check codec, shards and model against each other, and ready what reads the captions."""
         data = getattr(self.trainer, "datamodule", None)
-        if not isinstance(data, TokenData):
+        if not isinstance(data, TokenSource):
             raise ValueError(
                 f"LMTask learns codes, got data of {type(data).__name__}: "
                 "set data to audiolm_kit.data.modules.TokenData"
             )
         super().setup(stage)
         codec = checkpoint.load(NeuralCodec, self.codec_folder)
-        self._check(codec, data.format)
+        fingerprint = checkpoint.fingerprint(codec)
+        data.attach(codec, fingerprint)
+        self._check(fingerprint, data.format)
         self._codec = (codec,)
         text = self.lm.config.text
-        if text.kind == "small" and self.conditioner is None:
-            self.conditioner = TextConditioner(text, self._vocabulary(data.texts))
-        elif text.kind == "t5" and self.conditioner is None:
-            self.conditioner = TextConditioner(text)
+        if text.kind != "none" and self.conditioner is None:
+            vocabulary = self._vocabulary(caption_texts(text, data.texts)) if text.kind == "small" else None
+            self.conditioner = TextConditioner(text, vocabulary, self.text_cache)
+        if text.kind == "labels" or self.text_cache is not None:
+            self._read_all(data.texts)
 
-    def _check(self, codec: NeuralCodec, shards: TokenFormat) -> None:
-        fingerprint = checkpoint.fingerprint(codec)
+    def _read_all(self, texts: list[str]) -> None:
+        """Look up or compute what is said about all that is trained on, each rank its share, before training begins."""
+        assert self.conditioner is not None
+        share = list(dict.fromkeys(texts))[self.trainer.global_rank :: self.trainer.world_size]
+        self.conditioner.fill(share, self.trainer.strategy.root_device)
+        self.trainer.strategy.barrier("texts")
+
+    def _check(self, fingerprint: str, shards: TokenFormat) -> None:
         if fingerprint != shards.fingerprint:
             raise ValueError(
                 f"the shards were made by codec {shards.fingerprint}, but {self.codec_folder} is codec {fingerprint}: "
@@ -137,7 +159,8 @@ class LMTask(Task):
         if self.lm.config.text.kind == "none":
             return None
         assert self.conditioner is not None
-        return self.lm.condition(self.conditioner.prepare(batch.texts, self.device))
+        # What is trained on has been read; a caption that is new all the same is a mixture's, and hardly comes again.
+        return self.lm.condition(self.conditioner.prepare(batch.texts, self.device, keep=not self.training))
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """One optimizer, its schedule moved on once a step."""
@@ -147,11 +170,19 @@ class LMTask(Task):
 
     # --- checkpoints --------------------------------------------------------------------------------------------------
 
-    def save_checkpoint_folder(self, folder: str) -> None:
+    def write_export(self, folder: str) -> None:
         """Write all that a generation needs: codec, model and, for the small text encoder, its vocabulary."""
-        assert self._codec is not None
-        (codec,) = self._codec
-        checkpoint.save_bundle(folder, KIND, {"codec": codec, "lm": self.lm}, text_files(self.conditioner))
+        lm = whole(self.lm)
+        if self.trainer.is_global_zero:
+            assert self._codec is not None
+            (codec,) = self._codec
+            checkpoint.save_bundle(folder, KIND, {"codec": codec, "lm": lm}, text_files(self.conditioner))
+
+    def shard(self, mesh: DeviceMesh, dtype: torch.dtype | None) -> None:
+        """Each attention and feed-forward by itself, the rest together; the conditioner is whole on every rank."""
+        units = [module for module in self.lm.modules() if isinstance(module, MATRICES)]
+        shard(self.lm, units, mesh, dtype)
+        register_fsdp_forward_method(self.lm, "condition")  # it reads weights too
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep the text vocabulary too: the weights mean nothing without it."""
@@ -165,4 +196,16 @@ class LMTask(Task):
         super().on_load_checkpoint(checkpoint)
         if "text_vocabulary" in checkpoint:
             vocabulary = Vocabulary(checkpoint["text_vocabulary"].numpy().tobytes())
-            self.conditioner = TextConditioner(self.lm.config.text, vocabulary)
+            self.conditioner = TextConditioner(self.lm.config.text, vocabulary, self.text_cache)
+
+
+def whole(lm: StreamLM) -> StreamLM:
+    """The model itself or, where it is sharded, a whole copy on the CPU of the first rank; every rank must call it."""
+    if not is_sharded(lm):
+        return lm
+    weights = gathered(lm)
+    with torch.device("meta"):
+        copy = StreamLM(lm.config)
+    if weights:
+        copy.load_state_dict(weights, assign=True)
+    return copy

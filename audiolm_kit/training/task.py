@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import os
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
 import torch
+from pytorch_lightning.strategies import DeepSpeedStrategy, FSDPStrategy
+from torch.distributed.device_mesh import DeviceMesh
 
 from audiolm_kit.checkpoint import refuse_foreign
+from audiolm_kit.training.averaging import MovingAverage
+from audiolm_kit.training.sharding import NAME as SHARDED
 
 
 class Task(pl.LightningModule):
@@ -31,13 +36,28 @@ class Task(pl.LightningModule):
         self.seed = int(os.environ.get("PL_GLOBAL_SEED", "0"))
 
     def setup(self, stage: str) -> None:
-        """An export replaces its folder: before any training, refuse one that holds something else."""
+        """Before any training, refuse what would come to nothing at its end.
+
+        An export replaces its folder: none that holds something else.
+        """
         if self.export:
             refuse_foreign(Path(self.export))
+        if isinstance(self.trainer.strategy, (FSDPStrategy, DeepSpeedStrategy)):
+            name = type(self.trainer.strategy).__name__
+            raise ValueError(f"{name} lays out weights in ways that cannot be exported: use strategy {SHARDED} or ddp")
 
     def save_checkpoint_folder(self, folder: str) -> None:
-        """Write the model as a checkpoint folder that needs nothing of its training."""
+        """Write the model as a checkpoint folder that needs nothing of its training; called on the first rank."""
         raise ValueError(f"{type(self).__name__} exports nothing: leave `export` empty")
+
+    def write_export(self, folder: str) -> None:
+        """Called on every rank, where weights may have to be gathered; the first one writes."""
+        if self.trainer.is_global_zero:
+            self.save_checkpoint_folder(folder)
+
+    def shard(self, mesh: DeviceMesh, dtype: torch.dtype | None) -> None:
+        """Cut the model up over the ranks of ``mesh`` (see ``sharding.shard``), before it has optimizers."""
+        raise ValueError(f"{type(self).__name__} is not made to be sharded: use strategy ddp")
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         """Tie all that the step draws to the step."""
@@ -62,8 +82,13 @@ class Task(pl.LightningModule):
             self._export()
 
     def _export(self) -> None:
-        if self.export and self.trainer.is_global_zero:
-            self.save_checkpoint_folder(self.export)
+        if not self.export:
+            return
+        callbacks: list[Any] = self.trainer.callbacks  # type: ignore[attr-defined]
+        averages = [each for each in callbacks if isinstance(each, MovingAverage)]
+        averaged: AbstractContextManager[None] = averages[0].in_place(self) if averages else nullcontext()
+        with averaged:
+            self.write_export(self.export)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep the counter and the seed."""

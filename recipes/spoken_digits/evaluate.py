@@ -12,6 +12,7 @@ speakers take turns alike, so that reference i is of prompt i's speaker and refe
 from __future__ import annotations
 
 import argparse
+import ast
 import dataclasses
 import json
 import shutil
@@ -219,6 +220,14 @@ def write_samples(samples: Samples, rows: dict[str, list[Row]]) -> None:
     write_bytes(samples.folder / "index.json", json.dumps(index, indent=1).encode())
 
 
+def value(text: str) -> Any:
+    """An option as it is typed: 0.9, a list such as 0.9,0.8 with one number for each codebook, or a word."""
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        return text
+
+
 def main() -> None:
     """Read the command line and write the samples."""
     parser = argparse.ArgumentParser(description="Write the sounds that are judged.")
@@ -231,7 +240,7 @@ def main() -> None:
     for options in (Sampling(), Counts()):
         for field in fields(options):
             default = getattr(options, field.name)
-            parser.add_argument(f"--{field.name}", type=type(default), default=default, help="default: %(default)s")
+            parser.add_argument(f"--{field.name}", type=value, default=default, help="default: %(default)s")
     given = parser.parse_args()
     try:
         sampling = Sampling(**{field.name: getattr(given, field.name) for field in fields(Sampling)})

@@ -9,18 +9,16 @@ samples at 16 kHz, ``digit(samples)`` the spoken digit as a word, ``speaker(samp
 from __future__ import annotations
 
 import argparse
-import datetime
-import importlib.util
 import json
-import os
-import platform
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tools"))
+
 import numpy as np
+from measured import open_judges, record, ruled, score, shares, write_json
 
 Entry = dict[str, Any]
 WANTED = {"reconstruction": ("real", 0.95), "generated": ("reconstruction", 0.90)}
@@ -56,46 +54,10 @@ class Judges(NamedTuple):
     speaker: Callable[[np.ndarray], np.ndarray]
 
 
-def open_judges(folder: Path) -> Judges:
+def judges_of(folder: Path) -> Judges:
     """The functions of FOLDER/judges.py."""
-    file = folder / "judges.py"
-    if not file.is_file():
-        raise FileNotFoundError(f"no {file}: give a folder with a judges.py (see README.md)")
-    spec = importlib.util.spec_from_file_location("judges", file)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["judges"] = module
-    spec.loader.exec_module(module)
+    module = open_judges(folder)
     return Judges(module.load16, module.digit, module.speaker)
-
-
-# --- numbers ----------------------------------------------------------------------------------------------------------
-
-
-def interval(values: np.ndarray, draws: int = 2000) -> list[float]:
-    """The middle 95 % of the means of so many samples drawn from the values with replacement."""
-    generator = np.random.default_rng(0)
-    means = values[generator.integers(0, len(values), (draws, len(values)))].mean(1)
-    return [round(float(edge), 4) for edge in np.quantile(means, (0.025, 0.975))]
-
-
-def score(values: list[float] | np.ndarray) -> Entry:
-    """A mean, its interval and how many values are behind it."""
-    values = np.asarray(values, dtype=float)
-    if not len(values):
-        return {"value": None, "interval": None, "count": 0}
-    return {"value": round(float(values.mean()), 4), "interval": interval(values), "count": len(values)}
-
-
-def ruled(wanted: str, reached: float, passed: bool) -> Entry:
-    """What was wanted of a score, what came out, and whether that is enough."""
-    return {"wanted": wanted, "reached": round(reached, 4), "passed": bool(passed)}
-
-
-def shares(right: np.ndarray, groups: list[str]) -> dict[str, float]:
-    """The share of right answers in each group."""
-    names = np.array(groups)
-    return {name: round(float(right[names == name].mean()), 4) for name in sorted(set(groups))}
 
 
 # --- digits -----------------------------------------------------------------------------------------------------------
@@ -200,59 +162,6 @@ def table(digits: Entry, voices: Entry) -> list[Entry]:
     ]
 
 
-def commit() -> str | None:
-    """The commit of the code, marked when files other than results and texts differ from it."""
-    changes = [
-        "status",
-        "--porcelain",
-        "--untracked-files=no",
-        "--",
-        ":/",
-        ":(top,exclude)recipes/*/results",
-        ":(top,exclude)*.md",
-    ]
-    try:
-        return f"{git('rev-parse', '--short=10', 'HEAD')}{'-dirty' if git(*changes) else ''}"
-    except (OSError, subprocess.CalledProcessError):
-        return None
-
-
-def git(*command: str) -> str:
-    """What git says of the folder that this file lies in."""
-    here = Path(__file__).resolve().parent
-    return subprocess.check_output(["git", "-C", here, *command], text=True, stderr=subprocess.DEVNULL).strip()
-
-
-def hardware() -> Entry:
-    """The processor and how many cores this run may use."""
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.is_file() else []
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return {"cpu": names[0] if names else platform.processor() or platform.machine(), "cores": cores}
-
-
-def stage_times(folder: Path | None) -> Entry:
-    """Seconds of each stage, from the Makefile's files: a try says that it begins and, unless killed, its seconds."""
-    files = sorted(folder.iterdir(), key=lambda file: file.stat().st_mtime) if folder and folder.is_dir() else []
-    tries = {file.name: file.read_text(encoding="utf-8").split() for file in files}
-    seconds = {stage: [int(each) for each in lines if each != "begun"] for stage, lines in tries.items()}
-    killed = {stage: lines.count("begun") - len(seconds[stage]) for stage, lines in tries.items()}
-    return {
-        "seconds": {stage: sum(each) for stage, each in seconds.items()},
-        "killed": {stage: count for stage, count in killed.items() if count > 0},
-        "hours": round(sum(map(sum, seconds.values())) / 3600, 2) if seconds else None,
-    }
-
-
-def write_json(path: Path, content: Entry) -> None:
-    """All of it or nothing."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f".{path.name}.{os.getpid()}.part")
-    draft.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    os.replace(draft, path)
-
-
 def main() -> None:
     """Read the command line, judge and write."""
     parser = argparse.ArgumentParser(description="Judge the samples with recognisers that others have trained.")
@@ -263,20 +172,13 @@ def main() -> None:
     parser.add_argument("--command", default="", help="how the recipe was run, for the record")
     given = parser.parse_args()
     try:
-        judges = open_judges(given.judges)
+        judges = judges_of(given.judges)
         index = json.loads((given.samples / "index.json").read_text(encoding="utf-8"))
         digits = judge_digits(judges, given.samples, index["sounds"])
         voices = judge_voices(judges, given.samples, index["pairs"])
     except (ValueError, OSError) as error:
         parser.exit(2, f"{parser.prog}: {error}\n")
-    about = {
-        "command": given.command,
-        "commit": commit(),
-        "date": datetime.datetime.now(datetime.timezone.utc).date().isoformat(),
-        "hardware": hardware(),
-        **stage_times(given.times),
-        "settings": index["settings"],
-    }
+    about = record(given.command, given.times) | {"settings": index["settings"]}
     rows = table(digits, voices)
     write_json(given.output, {"about": about, "table": rows, "digits": digits, "voices": voices})
     print(f"{given.output}: {sum(row['rule']['passed'] for row in rows if 'rule' in row)} of 3 rules are met")

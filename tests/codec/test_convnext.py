@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 
 import pytest
 import torch
@@ -54,6 +55,29 @@ def test_a_delay_by_one_frame_delays_the_latents_by_one() -> None:
     torch.testing.assert_close(encoder(later)[..., 5:25], encoder(audio)[..., 4:24], atol=1e-5, rtol=1e-4)
 
 
+@pytest.mark.parametrize(("hop", "fft_size", "frames_per_code"), [(8, 32, 2), (8, 8, 1), (8, 24, 4), (8, 16, 3)])
+def test_the_context_is_what_a_frame_of_sound_depends_on(hop: int, fft_size: int, frames_per_code: int) -> None:
+    config = dataclasses.replace(TINY, hop=hop, fft_size=fft_size, frames_per_code=frames_per_code)
+    torch.manual_seed(0)
+    decoder, latents, at, size = ConvNeXtDecoder(config, 1), noise(1, 4, 40), 20, hop * frames_per_code
+    latents.requires_grad_()
+    decoder(latents)[..., at * size : (at + 1) * size].sum().backward()
+    assert latents.grad is not None
+    reached = latents.grad.abs().sum(1)[0].nonzero().flatten()
+    left, right = decoder.context
+    assert (int(reached.min()), int(reached.max())) == (at - left, at + right)
+
+
+def test_the_stages_one_after_the_other_are_the_decoder() -> None:
+    decoder, frames = ConvNeXtDecoder(TINY, 2), noise(2, 4, 9)
+    wanted = decoder(frames)
+    for stage in decoder.stages():
+        length = frames.shape[-1]
+        frames, _ = stage.network(frames, None)
+        assert frames.shape[-1] == length * stage.hop
+    assert torch.equal(frames, wanted)
+
+
 def test_the_channels_of_stereo_are_told_apart() -> None:
     encoder, decoder, audio = ConvNeXtEncoder(TINY, 2), ConvNeXtDecoder(TINY, 2), noise(1, 2, 64)
     assert not torch.allclose(encoder(audio), encoder(audio.flip(1)))
@@ -101,3 +125,54 @@ def test_one_bad_spectrum_stays_bounded() -> None:
 def test_windows_that_do_not_overlap_evenly_are_refused(hop: int, fft_size: int) -> None:
     with pytest.raises(ValueError, match="frames overlap evenly"):
         dataclasses.replace(TINY, hop=hop, fft_size=fft_size)
+
+
+# --- noise
+
+
+def noisy(channels: int = 1) -> FourierHead:
+    """A head that adds noise of its initial strength to near silence."""
+    torch.manual_seed(0)
+    head = FourierHead(ConvNeXtConfig(width=8, hop=16, fft_size=64, noise=True), channels)
+    with torch.no_grad():
+        head.project.weight.zero_()
+        head.project.bias.zero_()
+        head.project.bias[: channels * 33] = -20.0
+    return head
+
+
+def test_the_noise_of_decoding_is_the_same_each_time_and_in_any_batch() -> None:
+    head, frames = noisy(), noise(3, 20, 8)
+    once = head(frames)
+    assert torch.equal(once, head(frames))
+    torch.testing.assert_close(head(frames[:1]), once[:1])
+
+
+def test_noise_drawn_afresh_differs_in_each_rendition_and_is_as_strong() -> None:
+    head, frames = noisy(), noise(3, 400, 8)
+    torch.manual_seed(0)
+    made = head(frames, draws=2).detach()
+    assert made.shape == (6, 1, 400 * 16)
+    one, two = made.flatten(1)[0], made.flatten(1)[3]
+    assert abs(float(torch.corrcoef(torch.stack([one, two]))[0, 1])) < 0.1
+    torch.testing.assert_close(one.std(), two.std(), rtol=0.1, atol=0)
+    torch.manual_seed(0)
+    assert torch.equal(head(frames, draws=2), made)
+
+
+def test_the_strength_of_the_noise_is_what_the_decoder_says() -> None:
+    head, frames = noisy(), torch.zeros(1, 400, 8)
+    before = head(frames).std().detach()
+    with torch.no_grad():
+        head.project.bias[66:] += 1.0
+    torch.testing.assert_close(head(frames).std() / before, torch.tensor(math.e), rtol=0.01, atol=0)
+
+
+def test_the_channels_of_stereo_have_noise_of_their_own() -> None:
+    left, right = noisy(channels=2)(torch.zeros(1, 400, 8))[0].detach()
+    assert abs(float(torch.corrcoef(torch.stack([left, right]))[0, 1])) < 0.1
+
+
+def test_a_decoder_without_noise_has_no_draws_to_make() -> None:
+    head = FourierHead(ConvNeXtConfig(width=8, hop=16, fft_size=64), 1)
+    assert torch.equal(head(noise(2, 5, 8), draws=2), head(noise(2, 5, 8)))

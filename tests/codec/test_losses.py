@@ -9,7 +9,14 @@ import torch
 from torch import Tensor
 
 from audiolm_kit.codec.discriminator import Judgement
-from audiolm_kit.codec.losses import Balancer, MelLoss, feature_matching, hinge_discriminator, hinge_generator
+from audiolm_kit.codec.losses import (
+    Balancer,
+    MelLoss,
+    energy_distance,
+    feature_matching,
+    hinge_discriminator,
+    hinge_generator,
+)
 
 MEL = MelLoss(16000, fft_sizes=(64, 256))
 
@@ -21,6 +28,36 @@ def noise(*shape: int, seed: int = 1) -> Tensor:
 def judged(*logits: float) -> Judgement:
     """Each scale's logits all the same, no hidden layers."""
     return Judgement([torch.full((2, 1, 4, 3), value) for value in logits], [[] for _ in logits])
+
+
+# --- the energy distance
+
+
+def spread(scale: float, count: int = 4000) -> float:
+    """The energy distance of renditions of noise of this deviation from real noise of deviation 1."""
+    made = scale * noise(2 * count, 1, 1, seed=1)
+    return float(energy_distance(torch.nn.functional.l1_loss, made, noise(count, 1, 1, seed=2)))
+
+
+def test_the_energy_distance_is_least_for_renditions_that_vary_as_the_real_ones_do() -> None:
+    found = {scale: spread(scale) for scale in (0.0, 0.5, 1.0, 1.5, 2.0)}
+    assert min(found, key=lambda scale: found[scale]) == 1.0
+    plain = {scale: float((scale * noise(4000, seed=1) - noise(4000, seed=2)).abs().mean()) for scale in found}
+    assert min(plain, key=lambda scale: plain[scale]) == 0.0  # a distance alone prefers the average
+
+
+def test_the_energy_distance_of_one_rendition_is_the_distance() -> None:
+    made, real = noise(3, 1, 20, seed=1), noise(3, 1, 20, seed=2)
+    assert energy_distance(torch.nn.functional.l1_loss, made, real) == torch.nn.functional.l1_loss(made, real)
+
+
+def test_by_frame_each_frame_is_measured_by_itself() -> None:
+    real = noise(1, 1, 2048, seed=3)
+    half = torch.cat([real[..., :1024], 100 * real[..., 1024:]], -1)  # one half of it is far off
+    both = 10 * real
+    whole, single = MelLoss(16000, (64,)), MelLoss(16000, (64,), by_frame=True)
+    assert float(single(both, real)) == pytest.approx(float(whole(both, real)), rel=1e-3)
+    assert float(single(half, real)) < float(whole(half, real))  # the L1 part is alike in both
 
 
 # --- the mel distance

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from audiolm_kit.codec.seanet import SEANetConfig, SEANetDecoder, SEANetEncoder, padded
+from audiolm_kit.codec.seanet import Recurrence, SEANetConfig, SEANetDecoder, SEANetEncoder, padded
 
 CAUSAL = SEANetConfig(ratios=(4, 3, 2), filters=4, dim=6, pad_mode="constant")
 BOTH_WAYS = dataclasses.replace(CAUSAL, causal=False)
@@ -62,6 +62,57 @@ def test_causal_decoder_hears_no_later_frame() -> None:
     before, after = model(latents), model(changed)
     assert torch.equal(before[..., :240], after[..., :240])
     assert not torch.allclose(before[..., 240:], after[..., 240:])
+
+
+@pytest.mark.parametrize(
+    ("options", "context"),
+    [
+        ({}, (9, 0)),
+        ({"residual_layers": 2}, (10, 0)),
+        ({"trim_right_ratio": 0.5}, (8, 1)),
+        ({"trim_right_ratio": 0.0}, (7, 2)),
+        ({"causal": False}, (5, 5)),
+        ({"causal": False, "ratios": (2, 3)}, (5, 5)),
+        ({"ratios": (8, 5, 4, 2)}, (8, 0)),
+        ({"ratios": (8, 5, 4, 2), "causal": False}, (4, 4)),
+    ],
+)
+def test_the_context_is_what_a_frame_of_sound_depends_on(options: dict[str, object], context: tuple[int, int]) -> None:
+    model = decoder(dataclasses.replace(CAUSAL, lstm=0, **options)).double()  # type: ignore[arg-type]
+    latents, at, hop = noise(1, 6, 40).double().requires_grad_(), 20, model.config.hop
+    model(latents)[..., at * hop : (at + 1) * hop].sum().backward()
+    assert latents.grad is not None
+    reached = latents.grad.abs().sum(1)[0].nonzero().flatten()
+    assert (at - int(reached.min()), int(reached.max()) - at) == model.context == context
+
+
+def test_an_lstm_leaves_the_context_of_the_layers_around_it() -> None:
+    assert decoder(dataclasses.replace(CAUSAL, lstm=2)).context == decoder(dataclasses.replace(CAUSAL, lstm=0)).context
+
+
+def test_a_decoder_that_averages_over_time_has_no_stages() -> None:
+    with pytest.raises(ValueError, match="time_group_norm averages over the whole sound"):
+        decoder(GROUP_NORM).stages()
+
+
+@pytest.mark.parametrize("config", [CAUSAL, BOTH_WAYS])
+def test_the_stages_one_after_the_other_are_the_decoder(config: SEANetConfig) -> None:
+    model, frames = decoder(config), noise(2, 6, 9)
+    wanted = model(frames)
+    for stage in model.stages():
+        length = frames.shape[-1]
+        frames, _ = stage.network(frames, None)
+        assert frames.shape[-1] == length * stage.hop
+    assert torch.equal(frames, wanted)
+
+
+def test_a_recurrence_goes_on_from_its_state() -> None:
+    torch.manual_seed(0)
+    lstm, frames = Recurrence(4, 2), noise(2, 4, 10)
+    first, state = lstm.carried(frames[..., :3], None)
+    rest, _ = lstm.carried(frames[..., 3:], state)
+    torch.testing.assert_close(torch.cat([first, rest], -1), lstm(frames), atol=1e-6, rtol=1e-5)
+    assert not torch.allclose(lstm(frames[..., 3:]), rest)
 
 
 def test_mirrored_borders_read_ahead_only_at_the_start() -> None:

@@ -40,13 +40,14 @@ def read(folder: Path) -> dict[str, dict[str, Any]]:
 def test_plain_takes_labels_from_folders_splits_from_top_folders_and_captions_from_beside(tmp_path: Path) -> None:
     make_sounds(tmp_path, "a.wav", "dog/b.flac", "valid/cat/c.ogg", "train/d.mp3", ".hidden/e.wav", "._f.wav")
     write_text(tmp_path / "a.txt", "a bell\nrings\n")
-    write_text(tmp_path / "dog" / "b.json", json.dumps({"description": "a dog barks"}))
+    write_text(tmp_path / "dog" / "b.json", json.dumps({"description": "a dog barks", "keywords": ["Dog"]}))
+    write_text(tmp_path / "train" / "d.json", json.dumps({"description": "", "tags": ["Bell", "Rain"], "bpm": 3}))
     write_text(tmp_path / "README.md", "no sound")
     assert detect(tmp_path) == "plain"
     assert read(tmp_path) == {
         "a.wav": {"caption": "a bell rings"},
-        "dog/b.flac": {"label": "dog", "caption": "a dog barks"},
-        "train/d.mp3": {"split": "train"},
+        "dog/b.flac": {"label": "dog", "caption": "a dog barks", "keywords": ["Dog"]},
+        "train/d.mp3": {"split": "train", "tags": ["Bell", "Rain"]},
         "valid/cat/c.ogg": {"label": "cat", "split": "valid"},
     }
 
@@ -239,5 +240,6 @@ def test_a_layout_can_be_chosen_and_a_wrong_choice_is_told(tmp_path: Path) -> No
 
 
 def test_every_layout_is_tried_here() -> None:
-    source = Path(__file__).read_text(encoding="utf-8")
+    files = (Path(__file__), Path(__file__).with_name("test_tables.py"))
+    source = "".join(file.read_text(encoding="utf-8") for file in files)
     assert [name for name in LAYOUTS if f'"{name}"' not in source] == []

@@ -272,9 +272,13 @@ def test_building_reads_audiocrafts_manifests_and_the_words_beside_the_sounds(tm
         file.write("".join(json.dumps(row) + "\n" for row in rows))
     report = build_manifest(tmp_path / "data.jsonl.gz", tmp_path / "m.jsonl")
     assert [(row.path, row.caption) for row in report.kept] == list(
-        zip(paths, ["a bell rings", "rain, wind", None], strict=True)
+        zip(paths, ["a bell rings", "rain wind", None], strict=True)
     )
-    assert report.kept[0].extra == {"sample_rate": RATE}
+    assert [row.extra for row in report.kept] == [
+        {"sample_rate": RATE, "keywords": "bell"},
+        {"sample_rate": RATE, "keywords": ["rain", "wind"]},
+        {"sample_rate": RATE},
+    ]
 
 
 def test_building_measures_a_manifest_without_durations(tmp_path: Path) -> None:
@@ -309,3 +313,67 @@ def test_building_refuses_sources_without_sounds_in_one_line(tmp_path: Path) -> 
     with pytest.raises(ValueError, match="none of the 1 sounds .*m.rejected.jsonl"):
         build_manifest(tmp_path / "in", tmp_path / "m.jsonl")
     assert not (tmp_path / "m.jsonl").exists()
+
+
+# --- tags and words
+
+
+@pytest.mark.parametrize("name", ["tags", "labels", "keywords"])
+@pytest.mark.parametrize(
+    "tags", [["Bark", "Music, (other)", "bark"], "Bark,music_other", "bark; Music other", "bark|music other"]
+)
+def test_a_row_of_tags_without_a_caption_gets_a_pseudo_sentence(tmp_path: Path, name: str, tags: Any) -> None:
+    rows = [{"path": "a.wav", "duration": 1, name: tags}, {"path": "a.wav", "duration": 1, name: tags, "caption": "a"}]
+    found = read_manifest(write_json_lines(tmp_path / "m.jsonl", rows))
+    assert [row.caption for row in found] == ["bark music other", "a"]
+    assert [row.extra for row in found] == [{name: tags}] * 2
+
+
+@pytest.mark.parametrize("tags", [[], "", [3, 17], "3", {"dog": 1}, 7, None, ["", "_"]])
+def test_what_is_no_list_of_words_makes_no_caption(tmp_path: Path, tags: Any) -> None:
+    [row] = read_manifest(write_json_lines(tmp_path / "m.jsonl", [{"path": "a.wav", "duration": 1, "tags": tags}]))
+    assert row.caption is None
+
+
+def test_building_leaves_out_what_is_told_to_hold_a_word(tmp_path: Path) -> None:
+    names = ["caption", "tags", "label", "longer", "phrase", "kept"]
+    for seed, name in enumerate(names):
+        make_sound(tmp_path / f"{name}.wav", seed=seed)
+    words: list[dict[str, Any]] = [
+        {"caption": "A SPEECH, then rain"},
+        {"tags": ["Child speech, kid speaking", "rain"], "caption": "a child"},
+        {"label": "speech_synthesizer"},
+        {"caption": "speeches"},
+        {"tags": ["background", "Radio noise"]},
+        {"tags": ["radio"], "caption": "noise"},
+    ]
+    rows = [{"path": f"{name}.wav"} | said for name, said in zip(names, words, strict=True)]
+    source = write_json_lines(tmp_path / "given.jsonl", rows)
+    report = build_manifest(source, tmp_path / "m.jsonl", without=["speech", "radio noise"])
+    assert [Path(row.path).stem for row in report.kept] == ["longer", "kept"]
+    assert [(Path(row.path).stem, row.reason) for row in report.rejected] == [
+        *((name, "its words hold 'speech', which is to be left out") for name in ("caption", "tags", "label")),
+        ("phrase", "its words hold 'radio noise', which is to be left out"),
+    ]
+
+
+def test_a_word_to_leave_out_must_be_one(tmp_path: Path) -> None:
+    source = write_json_lines(tmp_path / "given.jsonl", [{"path": make_sound(tmp_path / "a.wav")}])
+    with pytest.raises(ValueError, match="give words to leave out, such as speech"):
+        build_manifest(source, tmp_path / "m.jsonl", without=["speech", " "])
+
+
+def test_several_captions_of_a_sound_are_rows_of_their_own_and_the_sound_is_read_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[str] = []
+    survey = audio.survey
+
+    def watched(path: str, *given: Any) -> audio.Survey:
+        read.append(path)
+        return survey(path, *given)
+
+    monkeypatch.setattr(audio, "survey", watched)
+    path = make_sound(tmp_path / "a.wav")
+    kept, rejected = lint([Row(path, 0.0, caption=caption) for caption in ("a bell", "ringing", "a bell")])
+    assert [row.caption for row in kept] == ["a bell", "ringing"] and len(rejected) == 1 and read == [path]

@@ -202,7 +202,7 @@ def test_silence_stays_silence(tmp_path: Path) -> None:
 @pytest.mark.parametrize("peak", [0.0, 0.9])
 def test_kept_recordings_give_the_crops_that_are_read_from_files(manifest: str, peak: float) -> None:
     kept, read = (make_data(manifest, peak=peak, cache_megabytes=size) for size in (100, 0))
-    assert kept._cache is not None and read._cache is None
+    assert kept._recordings._cache is not None and read._recordings._cache is None
     for step in range(5):
         assert torch.equal(kept.make_batch(step).audio, read.make_batch(step).audio)
     assert torch.equal(*(next(iter(data.val_dataloader())).audio for data in (kept, read)))

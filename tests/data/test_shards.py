@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import pickle
 import socket
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
+import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
 
 from audiolm_kit.data.shards import (
+    METADATA,
+    SCHEMA,
     Part,
     Skipped,
     TokenFormat,
@@ -154,6 +159,31 @@ def test_a_part_without_rows_is_skipped_but_a_folder_without_rows_is_refused(tmp
     write_part(tmp_path / "none", Part(0, 1), [], FORMAT)
     with pytest.raises(ValueError, match="no rows"):
         open_shards(tmp_path / "none")
+
+
+def test_parts_with_and_without_mixtures_make_one_folder(tmp_path: Path) -> None:
+    rows = make_rows(4)
+    rows[1] = rows[1]._replace(mixed_with="clips/3.wav")
+    rows[3] = rows[3]._replace(mixed_with="clips/0.wav")
+    write_shards(tmp_path / "a", rows, FORMAT, rows_per_shard=1)
+    assert_same_rows(list(open_shards(tmp_path / "a")), rows)
+    write_shards(tmp_path / "b", rows[:1], FORMAT)
+    both = open_shards([tmp_path / "b", tmp_path / "a"])
+    assert_same_rows(list(pickle.loads(pickle.dumps(both))), rows[:1] + rows)
+    assert both.texts == [row.text for row in rows[:1] + rows] and both.num_frames.tolist() == [4, 4, 5, 6, 7]
+
+
+def test_shards_without_mixtures_are_the_bytes_that_version_0_1_wrote(tmp_path: Path) -> None:
+    rows = make_rows(3)
+    (path,) = write_shards(tmp_path / "ours", rows, FORMAT)
+    columns = {name: [getattr(row, name) for row in rows] for name in SCHEMA.names if hasattr(rows[0], name)}
+    columns["codes"] = [row.codes.flatten().numpy().astype(np.uint16) for row in rows]
+    columns["num_frames"] = [row.codes.shape[1] for row in rows]
+    about = {"version": 1, **asdict(FORMAT), "part": 0, "parts": 1, "skipped": []}
+    schema = SCHEMA.with_metadata({METADATA: json.dumps(about)})
+    pq.write_table(pa.table(columns, schema=schema), tmp_path / "then.parquet", compression="zstd")
+    assert (tmp_path / "then.parquet").read_bytes() == path.read_bytes()
+    assert SCHEMA.names == "codes num_frames text path variant start seconds speaker label split".split()
 
 
 @pytest.mark.parametrize(

@@ -201,6 +201,105 @@ def test_unreadable_clips_are_listed_with_the_reason(manifest: Path, tmp_path: P
 
 
 def test_options_out_of_range_are_refused() -> None:
-    for wrong in ({"batch_size": 0}, {"variants": 0}, {"rows_per_shard": 0}, {"pad": -1.0}, {"pad": float("nan")}):
+    for wrong in (
+        {"batch_size": 0},
+        {"variants": 0},
+        {"rows_per_shard": 0},
+        {"pad": -1.0},
+        {"pad": float("nan")},
+        {"mixes": -1},
+        {"mix_distinct": "clip"},
+        {"mix_snr_db": (1.0, 0.0)},
+    ):
         with pytest.raises(ValueError, match="wanted"):
             TokenizeOptions(**wrong)
+
+
+# --- mixtures
+
+MIXED = TokenizeOptions(split="train", variants=2, mixes=3, rows_per_shard=4, mix_joiner=" and ")
+
+
+def test_mixtures_follow_the_variants_of_each_clip_and_say_what_they_are_of(manifest: Path, tmp_path: Path) -> None:
+    rows = run(manifest, tmp_path / "tokens", MIXED)
+    clips = [number for number in range(len(LENGTHS)) if number != 2]
+    assert [row.path for row in rows] == [f"clips/{number}.wav" for number in clips for _ in range(5)]
+    assert [row.variant for row in rows] == [0, 1, 2, 3, 4] * len(clips)
+    for row in rows:
+        own, other = Path(row.path).stem, Path(row.mixed_with).stem
+        assert bool(other) == (row.variant >= 2) and own != other != "2"
+        assert row.text == (f"clip {own} and clip {other}" if other else f"clip {own}")
+        assert (row.label, row.speaker, row.split) == ("x", "ann", "train")  # equal labels are said once
+    assert len({tuple(row.codes.flatten().tolist()) for row in rows}) == len(rows)
+
+
+def test_mixtures_are_as_long_as_their_first_clip(manifest: Path, tmp_path: Path) -> None:
+    for row in run(manifest, tmp_path / "tokens", MIXED):
+        length = LENGTHS[int(Path(row.path).stem)] / RATE
+        assert length / 1.06 <= row.seconds <= length / 0.94 + 0.07  # speed, and silence in front
+        assert row.codes.shape[1] == -(-round(row.seconds * RATE) // HOP)
+
+
+def test_mixtures_depend_on_nothing_but_seed_row_and_number(manifest: Path, tmp_path: Path) -> None:
+    rows = run(manifest, tmp_path / "a", MIXED)
+    assert_same_rows(run(manifest, tmp_path / "b", replace(MIXED, rows_per_shard=7, batch_size=1)), rows)
+    fewer = run(manifest, tmp_path / "c", replace(MIXED, variants=1, mixes=2))
+    wanted = [row._replace(variant=row.variant - 1) for row in rows if row.variant in (2, 3)]
+    assert_same_rows([row for row in fewer if row.mixed_with], wanted)
+    plain = run(manifest, tmp_path / "d", replace(MIXED, mixes=0))
+    assert_same_rows([row for row in rows if not row.mixed_with], plain)
+    other = run(manifest, tmp_path / "e", replace(MIXED, seed=1))
+    assert [row.mixed_with for row in other] != [row.mixed_with for row in rows]
+
+
+def test_mixtures_of_each_split_stay_in_it(manifest: Path, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"clips/2.wav finds no partner .* split 'valid'"):
+        tokenize(ClipCodec(), "c0dec", manifest, tmp_path / "tokens", replace(MIXED, split=None))
+    assert not (tmp_path / "tokens").exists()  # nothing was begun
+
+
+def test_a_killed_run_of_mixtures_goes_on_where_it_was(manifest: Path, tmp_path: Path) -> None:
+    class Dying(ClipCodec):
+        def encode(self, audio: Tensor) -> Tensor:
+            if len(self.batches) == 9:
+                raise KeyboardInterrupt
+            return super().encode(audio)
+
+    with pytest.raises(KeyboardInterrupt):
+        tokenize(Dying(), "c0dec", manifest, tmp_path / "killed", MIXED)
+    done = len(list((tmp_path / "killed").glob("part-*.parquet")))
+    assert done >= 1
+    codec = ClipCodec()
+    rows = run(manifest, tmp_path / "killed", MIXED, codec)
+    assert sum(codec.batches) == 30 - 4 * done
+    assert_same_rows(rows, run(manifest, tmp_path / "whole", MIXED))
+
+
+@pytest.mark.parametrize("change", [{"mixes": 2}, {"mix_joiner": ", "}, {"mix_distinct": "caption"}, {"mixes": 0}])
+def test_a_folder_begun_with_other_mixtures_is_refused(
+    manifest: Path, tmp_path: Path, change: dict[str, object]
+) -> None:
+    run(manifest, tmp_path / "tokens", MIXED)
+    with pytest.raises(ValueError, match="was begun with options"):
+        tokenize(ClipCodec(), "c0dec", manifest, tmp_path / "tokens", replace(MIXED, **change))
+
+
+def test_folders_begun_before_there_were_mixtures_are_gone_on_with(manifest: Path, tmp_path: Path) -> None:
+    run(manifest, tmp_path / "tokens", TokenizeOptions())
+    plan = json.loads((tmp_path / "tokens" / "tokens.json").read_text())
+    assert plan["options"].keys() == {"split", "variants", "pad", "rows_per_shard", "seed"}
+    codec = ClipCodec()
+    run(manifest, tmp_path / "tokens", TokenizeOptions(mix_joiner=" and "), codec)  # of no account without mixtures
+    assert codec.batches == []
+
+
+def test_a_silent_or_unreadable_partner_is_listed_with_both_names(manifest: Path, tmp_path: Path) -> None:
+    sounds.write(tmp_path / "clips" / "1.wav", Sound(torch.zeros(1, 1234), RATE))
+    (tmp_path / "clips" / "4.wav").write_bytes(b"no sound")
+    rows = run(manifest, tmp_path / "tokens", MIXED)
+    listed = [json.loads(line) for line in (tmp_path / "tokens" / "skipped.jsonl").read_text().splitlines()]
+    assert len(rows) + len(listed) == 30
+    assert not any(row.mixed_with and {row.path, row.mixed_with} & {"clips/1.wav", "clips/4.wav"} for row in rows)
+    reasons = {each["reason"] for each in listed if each["path"] not in ("clips/1.wav", "clips/4.wav")}
+    assert any(reason.startswith("mixed with clips/1.wav: a silent sound") for reason in reasons)
+    assert any(reason.startswith("mixed with clips/4.wav: cannot read") for reason in reasons)

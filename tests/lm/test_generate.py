@@ -6,10 +6,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from audiolm_kit.conditioning import Context, with_null
+from audiolm_kit.conditioning import Context
 from audiolm_kit.lm.generate import generate, steps
+from audiolm_kit.lm.guidance import guide
 from audiolm_kit.lm.model import LMConfig, Prefix, StreamLM
-from audiolm_kit.lm.sampling import Sampling, guide
+from audiolm_kit.lm.sampling import Sampling
 from audiolm_kit.transformer import TransformerConfig
 
 K, V = 3, 11
@@ -19,11 +20,16 @@ GREEDY = Sampling(temperature=0, guidance_scale=1)
 DRAWN = Sampling(top_k=7, top_p=0.9, guidance_scale=2.0)
 
 
-def tiny_lm(pattern: str = "delay", prefix: Prefix = NO_PREFIX, positions: str = "sinusoidal") -> StreamLM:
+def tiny_lm(
+    pattern: str = "delay",
+    prefix: Prefix = NO_PREFIX,
+    positions: str = "sinusoidal",
+    offsets: tuple[int, ...] = (),
+) -> StreamLM:
     """A model in float64, where rounding does not decide which code is drawn."""
     torch.manual_seed(0)
     transformer = TransformerConfig(dim=16, heads=2, layers=2, cross_attention=True, positions=positions, dropout=0.1)
-    lm = StreamLM(LMConfig(K, V, pattern, transformer, prefix=prefix))
+    lm = StreamLM(LMConfig(K, V, pattern, transformer, prefix=prefix, offsets=offsets))
     for weight in lm.parameters():
         torch.nn.init.normal_(weight, mean=float(weight.dim() == 1), std=1.0 if weight.dim() > 1 else 0.1)
     return lm.double().eval()
@@ -46,7 +52,7 @@ def context_of(lengths: list[int]) -> Context:
 def test_greedy_generation_equals_teacher_forcing(pattern: str, positions: str, given: int, scale: float) -> None:
     lm, context, prompt = tiny_lm(pattern, positions=positions), context_of([4, 2]), codes_of(2, given)
     codes = generate(lm, prompt, 8, Sampling(temperature=0, guidance_scale=scale), context)
-    logits = guide(lm(codes.repeat(2, 1, 1), with_null(context)), scale)
+    logits = guide([lm(codes), lm(codes, context)], [scale])
     assert torch.equal(logits.argmax(-1)[:, :, given:], codes[:, :, given:])
     assert len(codes.unique()) > 3  # or the test would show little
 
@@ -56,8 +62,58 @@ def test_greedy_generation_after_a_prefix_equals_teacher_forcing(pattern: str) -
     lm = tiny_lm(pattern, Prefix(2, V))
     prefix, context = codes_of(2, 4, num_codebooks=2), context_of([3, 1])
     codes = generate(lm, codes_of(2, 1), 6, Sampling(temperature=0, guidance_scale=2), context, prefix)
-    logits = guide(lm(codes.repeat(2, 1, 1), with_null(context), prefix.repeat(2, 1, 1)), 2)
+    logits = guide([lm(codes, None, prefix), lm(codes, context, prefix)], [2])
     assert torch.equal(logits.argmax(-1)[:, :, 1:], codes[:, :, 1:])
+
+
+OFFSETS = [(0, 0, 1), (1, 1, 2), (2, 0, 1), (3, 5, 4), (0, 7, 0)]
+
+
+@pytest.mark.parametrize("given", [0, 3])
+@pytest.mark.parametrize("offsets", OFFSETS)
+def test_any_offsets_generate_what_teacher_forcing_says(offsets: tuple[int, ...], given: int) -> None:
+    lm, context, prompt = tiny_lm(offsets=offsets), context_of([4, 2]), codes_of(2, given)
+    codes = generate(lm, prompt, 8, Sampling(temperature=0), context)
+    logits = guide([lm(codes), lm(codes, context)], [3])
+    assert torch.equal(logits.argmax(-1)[:, :, given:], codes[:, :, given:])
+    assert torch.equal(codes[:, :, :given], prompt)
+
+
+@pytest.mark.parametrize("offsets", OFFSETS)
+def test_with_any_offsets_frames_come_as_soon_as_they_are_whole(offsets: tuple[int, ...]) -> None:
+    lm, prompt = tiny_lm(offsets=offsets), codes_of(2, 2)
+    last, read = [], lm.read
+    lm.read = lambda *arguments: (last.append(arguments[0].shape[-1]), read(*arguments))[1]
+    expected = generate(lm, prompt, 6, DRAWN, seeds=[1, 2])
+    last.clear()
+    for t, frame in enumerate(steps(lm, prompt, 6, DRAWN, seeds=[1, 2]), start=2):
+        assert torch.equal(frame, expected[:, :, t])
+        assert sum(last) == 1 + lm.pattern.last_step(t)  # steps that were read
+    assert t == 5
+
+
+def test_the_offsets_that_delay_has_anyway_change_nothing() -> None:
+    given = generate(tiny_lm(offsets=(0, 1, 2)), codes_of(2, 2), 9, DRAWN, context_of([4, 2]), seeds=[1, 2])
+    assert torch.equal(given, generate(tiny_lm(), codes_of(2, 2), 9, DRAWN, context_of([4, 2]), seeds=[1, 2]))
+
+
+@pytest.mark.parametrize("pattern", PATTERNS)
+def test_options_for_each_codebook_are_those_of_one_for_all_where_alike(pattern: str) -> None:
+    lm, context, prompt = tiny_lm(pattern), context_of([4, 2]), codes_of(2, 2)
+    each = Sampling((0.9,) * K, (7,) * K, (0.9,) * K, (0.01,) * K, (2.0,) * K)
+    same = Sampling(0.9, 7, 0.9, 0.01, 2.0)
+    found = generate(lm, prompt, 9, each, context, seeds=[1, 2])
+    assert torch.equal(found, generate(lm, prompt, 9, same, context, seeds=[1, 2]))
+
+
+def test_one_codebook_can_be_greedy_while_the_others_are_drawn() -> None:
+    lm, prompt = tiny_lm("parallel"), codes_of(2, 1)
+    runs = [generate(lm, prompt, 12, Sampling((0, 2, 2)), seeds=[seed, seed]) for seed in (1, 2)]
+    for codes in runs:
+        likeliest = lm(codes).argmax(-1)
+        assert torch.equal(likeliest[:, 0, 1:], codes[:, 0, 1:])
+        assert not torch.equal(likeliest[:, 1:, 1:], codes[:, 1:, 1:])
+    assert not torch.equal(runs[0], runs[1])
 
 
 @pytest.mark.parametrize("pattern", PATTERNS)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import math
+from dataclasses import asdict
 
 import pytest
 import torch
 from torch import Tensor
 
+from audiolm_kit.checkpoint import chosen, fingerprint, from_plain
 from audiolm_kit.conditioning import Context, TextConfig, TextInput
 from audiolm_kit.lm.model import LMConfig, Prefix, StreamLM, codebook_losses, loss
 from audiolm_kit.transformer import TransformerConfig
@@ -71,6 +74,24 @@ def test_forward_is_step_logits_put_back_into_frames(pattern: str) -> None:
     start = torch.full_like(sequence[:, :, :1], lm.special)
     logits = lm.step_logits(torch.cat([start, sequence[:, :, :-1]], dim=-1), context)
     torch.testing.assert_close(lm(codes, context), lm.pattern.revert(logits, T))
+
+
+def test_offsets_lay_out_the_codes_and_survive_a_config_file() -> None:
+    lm = tiny_lm(offsets=[1, 0, 4])
+    assert lm.config.offsets == (1, 0, 4)
+    assert lm.pattern.num_steps(T) == T + 4
+    assert from_plain(LMConfig, json.loads(json.dumps(asdict(lm.config))), "config") == lm.config
+    before, codes = lm(some_codes(1)), some_codes(1)
+    codes[0, 2, 0] = (codes[0, 2, 0] + 1) % V  # stands at step 4
+    moved = (lm(codes) != before).any(dim=-1)[0]
+    step = torch.tensor([[lm.pattern.step(j, u) for u in range(T)] for j in range(K)])
+    assert torch.equal(moved, step > 4)
+
+
+def test_offsets_left_out_leave_the_fingerprint_as_it_was() -> None:
+    assert fingerprint(tiny_lm()) == fingerprint(tiny_lm(offsets=()))
+    assert fingerprint(tiny_lm()) != fingerprint(tiny_lm(offsets=(0, 0, 1)))
+    assert "offsets" not in chosen(tiny_lm().config)
 
 
 def test_items_do_not_see_their_batch_mates_padding() -> None:
@@ -175,6 +196,9 @@ def test_model_learns_a_batch_by_heart() -> None:
     [
         lambda: LMConfig(num_codebooks=0),
         lambda: LMConfig(pattern="dealy"),
+        lambda: LMConfig(pattern="flatten", offsets=(0, 1, 2, 3)),
+        lambda: LMConfig(offsets=(0, 1, 2)),
+        lambda: LMConfig(offsets=(0, 1, 2, -3)),
         lambda: LMConfig(transformer=TransformerConfig(causal=False)),
         lambda: LMConfig(text=TextConfig(kind="small")),
         lambda: Prefix(num_codebooks=-1),

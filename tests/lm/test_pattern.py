@@ -23,7 +23,9 @@ def numbered(num_codebooks: int, num_frames: int) -> torch.Tensor:
             Pattern.flatten(3),
             [[10, _, _, 11, _, _, 12, _, _], [_, 20, _, _, 21, _, _, 22, _], [_, _, 30, _, _, 31, _, _, 32]],
         ),
-        (Pattern(1, (0, 0, 1)), [[10, 11, 12, _], [20, 21, 22, _], [_, 30, 31, 32]]),
+        (Pattern.delay(3, (0, 0, 1)), [[10, 11, 12, _], [20, 21, 22, _], [_, 30, 31, 32]]),
+        (Pattern.delay(3, (2, 0, 1)), [[_, _, 10, 11, 12], [20, 21, 22, _, _], [_, 30, 31, 32, _]]),
+        (Pattern.delay(3, (1, 1, 1)), [[_, 10, 11, 12], [_, 20, 21, 22], [_, 30, 31, 32]]),
     ],
 )
 def test_layout_is_exactly_this(pattern: Pattern, rows: list[list[int]]) -> None:
@@ -58,6 +60,12 @@ def test_first_and_last_step_enclose_a_frame(name: str) -> None:
     assert (pattern.first_step(2), pattern.last_step(2)) == (min(held), max(held))
 
 
+def test_offsets_take_the_place_of_those_that_delay_has() -> None:
+    stereo = (0, 0, 1, 1, 2, 2, 3, 3)
+    assert Pattern.named("delay", 8, stereo).offsets == stereo
+    assert Pattern.named("delay", 3, ()) == Pattern.delay(3) == Pattern.delay(3, (0, 1, 2))
+
+
 def test_number_of_steps() -> None:
     steps = [Pattern.named(name, 4).num_steps(10) for name in NAMES]
     assert steps == [10, 13, 40]
@@ -76,7 +84,12 @@ def test_revert_keeps_further_axes() -> None:
         lambda: Pattern(0, (0,)),
         lambda: Pattern(1, ()),
         lambda: Pattern(1, (-1, 0)),
+        lambda: Pattern(1, (0, 1.0)),
+        lambda: Pattern(1, (0, True)),
         lambda: Pattern.named("dealy", 2),
+        lambda: Pattern.named("flatten", 2, (0, 1)),
+        lambda: Pattern.delay(3, (0, 1)),
+        lambda: Pattern.delay(2, (0, -1)),
         lambda: Pattern.delay(2).apply(numbered(3, 4), fill=0),
         lambda: Pattern.delay(3).revert(numbered(3, 5), 4),
     ],

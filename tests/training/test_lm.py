@@ -1,4 +1,7 @@
-"""LMTask learns, resumes exactly, refuses codes that are not its own, and exports all that a generation needs."""
+"""LMTask learns, resumes exactly, refuses codes that are not its own, and exports all that a generation needs.
+
+How it learns on several ranks stands in test_many_ranks.py.
+"""
 
 from __future__ import annotations
 
@@ -8,19 +11,20 @@ from pathlib import Path
 import pytest
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.callbacks import Callback, ModelCheckpoint
+from pytorch_lightning.callbacks import Callback, EMAWeightAveraging, ModelCheckpoint
 from torch import Tensor
 
-from audiolm_kit import checkpoint
+from audiolm_kit import checkpoint, conditioning
 from audiolm_kit.codec.convnext import ConvNeXtConfig
 from audiolm_kit.codec.model import CodecConfig, NeuralCodec
 from audiolm_kit.codec.rvq import QuantizerConfig
 from audiolm_kit.conditioning import TextConfig
-from audiolm_kit.data.modules import TokenBatch, TokenData
+from audiolm_kit.data.modules import TokenBatch, TokenData, TokenSource
 from audiolm_kit.data.shards import TokenFormat, TokenRow, write_shards
 from audiolm_kit.inference.audiogen import AudioGen
 from audiolm_kit.lm.model import LMConfig, StreamLM
 from audiolm_kit.text import Vocabulary
+from audiolm_kit.training.averaging import MovingAverage
 from audiolm_kit.training.lm import LMTask
 from audiolm_kit.training.optim import WarmupCosine
 from audiolm_kit.transformer import TransformerConfig
@@ -55,6 +59,33 @@ class Losses(Callback):
         self, trainer: pl.Trainer, task: pl.LightningModule, outputs: dict[str, Tensor], *_: object
     ) -> None:
         self.values.append(outputs["loss"].item())
+
+
+class Weights(Callback):
+    """All weights of the model after every training batch."""
+
+    def __init__(self) -> None:
+        self.values: list[dict[str, Tensor]] = []
+
+    def on_train_batch_end(self, trainer: pl.Trainer, task: LMTask, *_: object) -> None:
+        self.values.append({name: value.clone() for name, value in task.lm.state_dict().items()})
+
+
+@pytest.fixture(scope="module")
+def t5(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A folder with a T5 encoder of random weights, 12 wide, and a tokenizer that knows the captions."""
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast, T5Config, T5EncoderModel
+
+    folder = str(tmp_path_factory.mktemp("t5"))
+    words = ["<pad>", "<unk>", *sorted({word for text in CAPTIONS for word in text.split()})]
+    tokenizer = Tokenizer(models.WordLevel({word: i for i, word in enumerate(words)}, unk_token="<unk>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    special = {"pad_token": "<pad>", "unk_token": "<unk>"}
+    PreTrainedTokenizerFast(tokenizer_object=tokenizer, **special).save_pretrained(folder)
+    config = T5Config(vocab_size=len(words), d_model=12, d_kv=4, d_ff=16, num_layers=1, num_heads=3)
+    T5EncoderModel(config).save_pretrained(folder)
+    return folder
 
 
 @pytest.fixture(scope="module")
@@ -231,6 +262,84 @@ def test_a_model_without_captions_trains_and_exports(folder: Path, tmp_path: Pat
     lm = replace(LM, text=TextConfig(), transformer=replace(LM.transformer, cross_attention=False))
     make_trainer(tmp_path / "run", 1).fit(make_task(folder, lm, export=str(tmp_path / "model")), make_data(folder))
     assert {path.name for path in (tmp_path / "model").iterdir()} == {"config.json", "codec", "lm"}
+
+
+def test_gradient_checkpointing_changes_nothing_but_memory(folder: Path, tmp_path: Path) -> None:
+    plain, saving = Losses(), Losses()
+    make_trainer(tmp_path, 4, plain).fit(make_task(folder), make_data(folder))
+    task = make_task(folder, gradient_checkpointing=True)
+    make_trainer(tmp_path, 4, saving).fit(task, make_data(folder))
+    assert task.lm.transformer.checkpointing and not task.lm.text_encoder.transformer.checkpointing
+    assert saving.values == plain.values  # dropout and all
+
+
+@pytest.mark.parametrize("average", [MovingAverage(0.7), EMAWeightAveraging(decay=0.7)], ids=["ours", "Lightning's"])
+def test_the_export_is_the_moving_average(folder: Path, tmp_path: Path, average: Callback) -> None:
+    weights, task = Weights(), make_task(folder, export=str(tmp_path / "model"))
+    make_trainer(tmp_path, 4, average, weights).fit(task, make_data(folder))
+    exported = checkpoint.load(StreamLM, tmp_path / "model" / "lm").state_dict()
+    for name, value in exported.items():
+        by_hand = weights.values[0][name]
+        for later in weights.values[1:]:
+            by_hand = 0.7 * by_hand + 0.3 * later[name]
+        torch.testing.assert_close(value, by_hand)
+        assert not torch.equal(value, weights.values[-1][name])
+
+
+def test_each_caption_is_read_once_where_the_text_states_are_kept(
+    folder: Path, tmp_path: Path, t5: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lm = replace(LM, text=TextConfig(kind="t5", dim=12, name=t5))
+    plain, first, second = Losses(), Losses(), Losses()
+    make_trainer(tmp_path, 3, plain).fit(make_task(folder, lm), make_data(folder))
+    cache = str(tmp_path / "states")
+    make_trainer(tmp_path, 3, first).fit(make_task(folder, lm, text_cache=cache), make_data(folder))
+    monkeypatch.setattr(conditioning.FrozenT5, "_states", lambda *_: pytest.fail("read again"))
+    task = make_task(folder, lm, text_cache=cache)
+    make_trainer(tmp_path, 3, second).fit(task, make_data(folder))
+    assert first.values == pytest.approx(plain.values, rel=1e-4) and second.values == first.values
+    with pytest.raises(ValueError, match="text kind is 'small'"):
+        make_task(folder, text_cache=cache)
+
+
+def test_a_model_of_labels_learns_and_meets_no_unknown_one_on_its_way(folder: Path, tmp_path: Path) -> None:
+    lm = replace(LM, text=TextConfig(kind="labels", dim=16, labels=CAPTIONS))
+    task = make_task(folder, lm, export=str(tmp_path / "model"))
+    make_trainer(tmp_path, 2).fit(task, make_data(folder))
+    assert AudioGen.load(tmp_path / "model").generate(["two clicks"], seconds=0.1)
+    fewer = replace(LM, text=TextConfig(kind="labels", dim=16, labels=CAPTIONS[:3]))
+    untrained = make_task(folder, fewer)
+    with pytest.raises(ValueError, match="two clicks"):
+        make_trainer(tmp_path, 2).fit(untrained, make_data(folder))
+    assert untrained.batches_seen == 0
+
+
+def test_any_source_of_codes_will_do_and_is_handed_the_codec_first(folder: Path, tmp_path: Path) -> None:
+    class Source(TokenSource):
+        def __init__(self, inner: TokenData) -> None:
+            super().__init__(4, 0, 0)
+            self.inner, self.asked = inner, []
+
+        def attach(self, codec: NeuralCodec, fingerprint: str) -> None:
+            self.asked.append((type(codec), fingerprint))
+
+        @property
+        def format(self) -> TokenFormat:
+            self.asked.append("format")
+            return self.inner.format
+
+        @property
+        def texts(self) -> list[str]:
+            return self.inner.texts
+
+        def make_batch(self, step: int) -> TokenBatch:
+            return self.inner.make_batch(step)
+
+    source, ours, theirs = Source(make_data(folder)), Losses(), Losses()
+    make_trainer(tmp_path, 2, ours).fit(make_task(folder), source)
+    make_trainer(tmp_path, 2, theirs).fit(make_task(folder), make_data(folder))
+    assert source.asked[:2] == [(NeuralCodec, source.format.fingerprint), "format"]
+    assert ours.values == theirs.values
 
 
 def test_half_precision_learns(folder: Path, tmp_path: Path) -> None:

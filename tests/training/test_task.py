@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import Callback, ModelCheckpoint
+from pytorch_lightning.strategies import FSDPStrategy
 from torch import Tensor
 
 from audiolm_kit.checkpoint import write_json
@@ -144,3 +146,16 @@ def test_an_export_may_go_to_an_empty_folder_or_an_earlier_export(tmp_path: Path
 def test_a_task_without_an_export_of_its_own_says_so(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="Task exports nothing: leave `export` empty"):
         Task().save_checkpoint_folder(str(tmp_path / "model"))
+
+
+def test_a_strategy_whose_weights_could_not_be_exported_is_refused_before_training() -> None:
+    task = Drawing()
+    task._trainer = SimpleNamespace(strategy=FSDPStrategy())
+    with pytest.raises(ValueError, match="use strategy fsdp2 or ddp") as refusal:
+        task.setup("fit")
+    assert "\n" not in str(refusal.value)
+
+
+def test_a_task_that_is_not_made_to_be_sharded_says_so() -> None:
+    with pytest.raises(ValueError, match="Drawing is not made to be sharded: use strategy ddp"):
+        Drawing().shard(None, None)

@@ -1,0 +1,145 @@
+"""Count what the judges heard in the arms of an experiment, and write it as the JSON that README.md shows as a table.
+
+    python results.py guidance --judges FOLDER --sounds build/sound_events/sounds -o results/guidance.json
+
+runs in the judges' environment, after tools/judge_arms.py. Every interval draws models, then their sounds.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tools"))
+
+import numpy as np
+from guidance_table import guidance_table
+from measured import Entry, open_judges, record, row, ruled, score, score_of_models, write_json
+from verdicts import Heard, arms, differences, heard, rights
+
+SHARE, LOSS = 0.85, 0.03
+"""What is wanted of the best setting beside the codec, and how much mixing may cost."""
+
+
+def guidance(judges: ModuleType, sounds: Path) -> list[Entry]:
+    """Adherence, diversity and distance to real sounds under each scale, of the models without mixing."""
+    return guidance_table(judges, sounds, "single", "event", SHARE)
+
+
+# --- mixing -----------------------------------------------------------------------------------------------------------
+
+
+def mixing(judges: ModuleType, sounds: Path) -> list[Entry]:
+    """Whether both sounds of a pair are heard, with and without mixing in training."""
+    least = thresholds(heard(sounds / "calibration" / "real"))
+    folder, rows = sounds / "mixing", []
+    for kind, what in (("real", "real recordings, mixed (ceiling)"), ("reconstruction", "the codec's reconstructions")):
+        arm = heard(folder / kind)
+        arm.sounds[:] = [sound | {"labels": sound["labels"][0].split("+")} for sound in arm.sounds]
+        rows.append(row(f"both heard: {what}", score(both(arm, least))))
+    for place, what in (("across", "pairs never mixed in training"), ("inside", "pairs mixed in training")):
+        found = {kind: [both(arm, least) for arm in arms(folder, f"{kind}-*-{place}")] for kind in ("single", "mixed")}
+        rows.append(row(f"both heard: {what}, model without mixing", score_of_models(found["single"])))
+        rows.append(row(f"both heard: {what}, model with mixing", score_of_models(found["mixed"])))
+        gain = score_of_models(differences(found["single"], found["mixed"]))
+        if place == "across":
+            gain["rule"] = ruled("interval above 0", gain["value"], gain["interval"][0] > 0)
+        rows.append(row(f"gain by mixing: {what}", gain))
+    floor = [both(arm, least, permuted=True) for arm in arms(folder, "mixed-*-across")]
+    rows.append(row("both heard: model with mixing, against shuffled captions (floor)", score_of_models(floor)))
+    alone = {kind: arms(sounds / "guidance", f"{kind}-*-scale-3") for kind in ("single", "mixed")}
+    for kind, what in (("single", "without"), ("mixed", "with")):
+        own = score_of_models(rights(alone[kind]))
+        rows.append(row(f"single captions, event heard: model {what} mixing", own))
+    change = score_of_models(differences(rights(alone["single"]), rights(alone["mixed"])))
+    change["rule"] = ruled(f"at most -{100 * LOSS:.0f} points", change["value"], change["value"] >= -LOSS)
+    return [*rows, row("single captions: change by mixing", change)]
+
+
+def thresholds(real: Heard) -> dict[str, float]:
+    """For each class the score that best tells real training recordings of it from all others (Youden's J)."""
+    least = {}
+    for name in sorted({label for sound in real.sounds for label in sound["labels"]}):
+        own = np.array([name in sound["labels"] for sound in real.sounds])
+        scores = np.array([sound["heard"][name] for sound in real.sounds])
+        edges = np.unique(scores)
+        gains = [(scores[own] >= edge).mean() - (scores[~own] >= edge).mean() for edge in edges]
+        least[name] = float(edges[int(np.argmax(gains))])
+    return least
+
+
+def both(arm: Heard, least: dict[str, float], permuted: bool = False) -> np.ndarray:
+    """Whether every class that was asked for is over its threshold."""
+    wanted = [sound["labels"] for sound in arm.sounds]
+    if permuted:
+        wanted = [wanted[place] for place in np.random.default_rng(0).permutation(len(wanted))]
+    return np.array(
+        [
+            all(sound["heard"][name] >= least[name] for name in names)
+            for sound, names in zip(arm.sounds, wanted, strict=True)
+        ],
+        float,
+    )
+
+
+# --- prompts ----------------------------------------------------------------------------------------------------------
+
+
+def prompts(judges: ModuleType, sounds: Path) -> list[Entry]:
+    """What is heard in the last second of a continuation: the prompt's class, or the text's."""
+    folder, rows, rates = sounds / "prompts", [], {}
+    names = {path.name.rpartition("-")[2] for path in folder.glob("*-other-*")}
+    lengths = sorted(names, key=lambda name: float(name))
+    for text, what in (("none", "no text"), ("same", "the prompt's own text"), ("other", "another class's text")):
+        for length in lengths:
+            found = arms(folder, f"*-{text}-{length}")
+            for class_of in ("prompt", "text") if text == "other" else ("prompt",):
+                rates[text, class_of, length] = [class_rate(arm, class_of) for arm in found]
+                scored = score_of_models(rates[text, class_of, length])
+                rows.append(row(f"{what}, prompt of {length} s: class of the {class_of} heard", scored))
+    short, long = lengths[0], lengths[-1]
+    for class_of, first, second in (("text", short, long), ("prompt", long, short)):
+        change = score_of_models(differences(rates["other", class_of, second], rates["other", class_of, first]))
+        change["rule"] = ruled("interval above 0", change["value"], change["interval"][0] > 0)
+        rows.append(row(f"class of the {class_of}: {first} s less {second} s", change))
+    return rows
+
+
+def class_rate(arm: Heard, class_of: str) -> np.ndarray:
+    """Whether the class of the prompt or that of the text scores highest."""
+    wanted = [sound["prompt_label"] if class_of == "prompt" else sound["labels"][0] for sound in arm.sounds]
+    return np.array([a == b for a, b in zip(arm.best(), wanted, strict=True)], float)
+
+
+EXPERIMENTS: dict[str, Callable[[ModuleType, Path], list[Entry]]] = {
+    "guidance": guidance,
+    "mixing": mixing,
+    "prompts": prompts,
+}
+
+
+def main() -> None:
+    """Read the command line, count and write."""
+    parser = argparse.ArgumentParser(description="Count what the judges heard in the arms of one experiment.")
+    parser.add_argument("experiment", choices=EXPERIMENTS)
+    parser.add_argument("--judges", type=Path, required=True, help="folder with a judges.py")
+    parser.add_argument("--sounds", type=Path, required=True, help="folder of the experiments' sounds")
+    parser.add_argument("-o", "--output", type=Path, required=True, help="JSON file to write")
+    parser.add_argument("--times", type=Path, help="folder with the seconds of each stage")
+    parser.add_argument("--command", default="", help="how the recipe was run, for the record")
+    given = parser.parse_args()
+    try:
+        rows: list[dict[str, Any]] = EXPERIMENTS[given.experiment](open_judges(given.judges), given.sounds)
+    except (ValueError, OSError) as error:
+        sys.exit(f"{parser.prog}: {error}")
+    write_json(given.output, {"about": record(given.command, given.times), "table": rows})
+    rules = [each["rule"]["passed"] for each in rows if "rule" in each]
+    print(f"{given.output}: {sum(rules)} of {len(rules)} rules are met")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,99 @@
+"""Count what the judges heard in the arms of an experiment, and write it as the JSON that README.md shows as a table.
+
+    python results.py guidance --judges FOLDER --out build/streams -o results/guidance.json
+
+runs in the judges' environment, after tools/judge_arms.py. Every interval draws models, then their sounds.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tools"))
+
+from guidance_table import guidance_table
+from measured import Entry, open_judges, record, row, ruled, score, score_of_models, write_json
+from verdicts import arms, differences, floor, heard, plain, rights
+
+SHARE = 0.97
+"""Of the reconstructions' score, what the best setting has to reach."""
+FASTER = {2: 1.8, 4: 3.3}
+"""How many times faster so many streams have to be than one."""
+WHAT = {
+    "flatten4": "4 streams, flatten",
+    "delay4": "4 streams, delay",
+    "parallel4": "4 streams, parallel heads",
+    "delay2": "2 streams, delay",
+    "parallel2": "2 streams, parallel heads",
+    "flatten1": "1 stream",
+}
+
+
+def guidance(judges: ModuleType, out: Path) -> list[Entry]:
+    """Adherence, diversity and distance to real sounds under each scale."""
+    return guidance_table(judges, out / "sounds", "delay4", "digit", SHARE)
+
+
+def streams(judges: ModuleType, out: Path) -> list[Entry]:
+    """Digits heard by pattern and number of streams, and how long the same sound takes."""
+    sounds, rows = out / "sounds", []
+    rows.append(row("digit heard: real `valid` recordings (ceiling)", score(heard(sounds / "recordings/real").right())))
+    for number, folder in ((1, "recordings1"), (2, "recordings2"), (4, "recordings")):
+        remade = heard(sounds / folder / "reconstruction")
+        rows.append(row(f"digit heard: reconstructions, {number} stream{'s'[: number > 1]}", score(remade.right())))
+    found = {name: arms(sounds / "streams", f"{name}-*") for name in WHAT}
+    rows += [row(f"digit heard: {what}", score_of_models(rights(found[name]))) for name, what in WHAT.items()]
+    loss = differences(rights(found["parallel4"]), rights(found["flatten4"]))
+    rows.append(row("4 streams: what parallel heads lose against flatten", score_of_models(loss)))
+    recovered = score_of_models(differences(rights(found["parallel4"]), rights(found["delay4"])))
+    recovered["rule"] = ruled("interval above 0", recovered["value"], recovered["interval"][0] > 0)
+    rows.append(row("4 streams: what delay recovers of it", recovered))
+    rows.append(row("4 streams, delay, against shuffled captions (floor)", floor(found["delay4"])))
+    return rows + speed(json.loads((out / "times.json").read_text(encoding="utf-8")))
+
+
+def speed(times: Entry) -> list[Entry]:
+    """Steps and wall time of the same length of sound; the ratio is that of two medians of one run."""
+    models, asked, rows = times["models"], times["settings"], []
+    for name, what in WHAT.items():
+        scored: Entry = {"value": models[name]["seconds"]}
+        streams_of = int(name[-1])
+        if name.startswith("parallel"):
+            ratio = models["flatten1"]["seconds"] / models[name]["seconds"]
+            wanted = f"at least {FASTER[streams_of]} times as fast as 1 stream"
+            scored["rule"] = ruled(wanted, ratio, ratio >= FASTER[streams_of])
+        told = f"{asked['batch']} sounds of {asked['seconds']:g} s: {what}, {models[name]['steps']} steps, seconds"
+        rows.append(row(told, scored, percent=False))
+    ratio = models["flatten1"]["steps"] / models["parallel4"]["steps"]
+    return [*rows, plain("steps of 1 stream for each step of 4", ratio)]
+
+
+EXPERIMENTS: dict[str, Callable[[ModuleType, Path], list[Entry]]] = {"guidance": guidance, "streams": streams}
+
+
+def main() -> None:
+    """Read the command line, count and write."""
+    parser = argparse.ArgumentParser(description="Count what the judges heard in the arms of one experiment.")
+    parser.add_argument("experiment", choices=EXPERIMENTS)
+    parser.add_argument("--judges", type=Path, required=True, help="folder with a judges.py")
+    parser.add_argument("--out", type=Path, required=True, help="folder of the recipe's sounds")
+    parser.add_argument("-o", "--output", type=Path, required=True, help="JSON file to write")
+    parser.add_argument("--times", type=Path, help="folder with the seconds of each stage")
+    parser.add_argument("--command", default="", help="how the recipe was run, for the record")
+    given = parser.parse_args()
+    try:
+        rows = EXPERIMENTS[given.experiment](open_judges(given.judges), given.out)
+    except (ValueError, OSError) as error:
+        sys.exit(f"{parser.prog}: {error}")
+    write_json(given.output, {"about": record(given.command, given.times), "table": rows})
+    rules = [each["rule"]["passed"] for each in rows if "rule" in each]
+    print(f"{given.output}: {sum(rules)} of {len(rules)} rules are met")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,96 @@
+"""The recipe's own scripts: windows in which something is heard, and pairs that are never mixed in training."""
+
+from __future__ import annotations
+
+import importlib.util
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import torch
+
+from audiolm_kit import audio
+from audiolm_kit.audio import Sound
+from audiolm_kit.data.manifest import Row, read_manifest, write_manifest
+
+RECIPE = Path(__file__).parents[2] / "recipes" / "sound_events"
+
+
+def load(name: str) -> ModuleType:
+    """A script of the recipe as a module."""
+    spec = importlib.util.spec_from_file_location(f"sound_events_{name}", RECIPE / f"{name}.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+windows = load("windows")
+
+
+def recording(tmp_path: Path, loud: slice, seconds: float = 5.0) -> Row:
+    """Noise in one part of a recording of 1 kHz, near silence elsewhere."""
+    generator = torch.Generator().manual_seed(0)
+    samples = 1e-4 * torch.randn(1, round(seconds * 1000), generator=generator)
+    samples[:, loud] = 0.3 * torch.randn(samples[:, loud].shape, generator=generator).clamp(-3, 3)
+    audio.write(tmp_path / "a.wav", Sound(samples, 1000))
+    return Row(str(tmp_path / "a.wav"), seconds, caption="a person sneezing", label="sneezing", split="train")
+
+
+def places(rows: list[Row]) -> list[tuple[float, float]]:
+    return [(row.start, row.duration) for row in rows]
+
+
+def test_windows_without_the_event_are_left_out(tmp_path: Path) -> None:
+    row = recording(tmp_path, slice(200, 900))
+    assert places(windows.windows_of(row, 3, 1)) == [(0, 3)]
+
+
+def test_a_steady_sound_gives_all_windows_and_the_last_ends_with_it(tmp_path: Path) -> None:
+    row = recording(tmp_path, slice(0, 5000))
+    assert places(windows.windows_of(row, 3, 1)) == [(0, 3), (1, 3), (2, 3)]
+    assert places(windows.windows_of(row, 3, 1.5)) == [(0, 3), (1.5, 3), (2, 3)]
+
+
+def test_a_recording_shorter_than_a_window_is_one(tmp_path: Path) -> None:
+    row = recording(tmp_path, slice(0, 500), seconds=1.0)
+    assert places(windows.windows_of(row, 3, 1)) == [(0, 1)]
+
+
+def test_a_row_that_starts_later_keeps_its_place(tmp_path: Path) -> None:
+    row = recording(tmp_path, slice(0, 5000))
+    moved = Row(row.path, 4.0, start=1.0)
+    assert places(windows.windows_of(moved, 3, 1)) == [(1, 3), (2, 3)]
+
+
+def test_the_script_writes_a_manifest_of_the_labels_it_is_asked_for(tmp_path: Path) -> None:
+    row = recording(tmp_path, slice(0, 5000))
+    write_manifest(tmp_path / "in.jsonl", [row, Row(row.path, 5.0, caption="rain falling", label="rain")])
+    command = [sys.executable, RECIPE / "windows.py", tmp_path / "in.jsonl", "-o", tmp_path / "out.jsonl"]
+    subprocess.run([*map(str, command), "--labels", "rain"], check=True, capture_output=True)
+    found = read_manifest(tmp_path / "out.jsonl")
+    assert [row.label for row in found] == ["rain"] * 3 and found[0].caption == "rain falling"
+    done = subprocess.run([*map(str, command), "--labels", "snow"], capture_output=True, text=True)
+    assert done.returncode == 2 and "gives no windows" in done.stderr
+
+
+def test_no_pair_across_the_halves_is_a_pair_inside_one() -> None:
+    experiment = load("experiment")
+    said = {label: f"a {label}" for half in experiment.HALVES for label in half}
+    across = {frozenset(item.labels) for item in experiment.pairs(said, across=True)}
+    inside = {frozenset(item.labels) for item in experiment.pairs(said, across=False)}
+    assert len(across) == 25 and len(inside) == 20 and not across & inside
+    for pair in inside:
+        assert any(pair <= set(half) for half in experiment.HALVES)
+    first = experiment.pairs(said, across=True)[0]
+    assert first.text == f"a {first.labels[0]} and a {first.labels[1]}"
+
+
+def test_the_halves_that_are_mixed_are_those_of_the_experiment() -> None:
+    experiment = load("experiment")
+    makefile = (RECIPE / "Makefile").read_text(encoding="utf-8")
+    for number, half in enumerate(experiment.HALVES, 1):
+        [line] = [line for line in makefile.splitlines() if line.startswith(f"HALF_{number} := ")]
+        assert line.split(" := ")[1].split() == list(half)

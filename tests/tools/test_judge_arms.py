@@ -1,0 +1,116 @@
+"""What judges hear in an experiment's arms, and the table that is counted from it."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import guidance_table
+import numpy as np
+import pytest
+import verdicts
+
+TOOLS = Path(__file__).parents[2] / "tools"
+JUDGES = """
+import json
+from pathlib import Path
+import numpy as np
+def load16(path):
+    with open(Path(__file__).parent / "heard", "a") as log:
+        print(path, file=log)
+    return np.full(32000, len(Path(path).read_text()))
+def digit(audio): return "one" if audio[0] == 1 else "two"
+def event_scores(audio): return {"dog": float(len(audio)), "rain": 100.0}
+def yamnet(audio): return np.zeros((2, 3)), np.stack([audio[:4], audio[:4] + 2])
+"""
+
+
+@pytest.fixture
+def judges(tmp_path: Path) -> Path:
+    folder = tmp_path / "judges"
+    folder.mkdir()
+    (folder / "judges.py").write_text(JUDGES)
+    return folder
+
+
+def arm(folder: Path, contents: list[str], labels: list[str], settings: str = "first") -> Path:
+    """An arm whose sounds are text files."""
+    folder.mkdir(parents=True, exist_ok=True)
+    sounds = []
+    for number, (content, label) in enumerate(zip(contents, labels, strict=True)):
+        (folder / f"{number}.flac").write_text(content)
+        sounds.append({"path": f"{number}.flac", "labels": [label]})
+    (folder / "index.json").write_text(json.dumps({"settings": settings, "sounds": sounds}))
+    return folder
+
+
+def hear(judges: Path, judge: str, *arms: Path, more: tuple[str, ...] = ()) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, TOOLS / "judge_arms.py", "--judges", judges, "--judge", judge, *more, *arms]
+    return subprocess.run(list(map(str, command)), capture_output=True, text=True)
+
+
+def test_every_sound_is_heard_once_and_again_only_when_the_arm_has_changed(judges: Path, tmp_path: Path) -> None:
+    folder = arm(tmp_path / "arm", ["a", "bb", "c"], ["one", "one", "one"])
+    assert hear(judges, "digit", folder).returncode == 0
+    found = verdicts.heard(folder)
+    assert found.best() == ["one", "two", "one"]
+    assert found.right().tolist() == [1, 0, 1]
+    assert found.vectors.tolist() == [[2] * 4, [3] * 4, [2] * 4]
+    assert hear(judges, "digit", folder).returncode == 0
+    assert len((judges / "heard").read_text().splitlines()) == 3
+    arm(folder, ["a", "bb", "c"], ["one", "one", "one"], settings="second")
+    assert hear(judges, "digit", folder).returncode == 0
+    assert len((judges / "heard").read_text().splitlines()) == 6
+
+
+def test_the_last_seconds_alone_can_be_heard(judges: Path, tmp_path: Path) -> None:
+    folder = arm(tmp_path / "arm", ["a"], ["dog"])
+    assert hear(judges, "event", folder, more=("--last_seconds", "0.001")).returncode == 0
+    found = verdicts.heard(folder)
+    assert found.sounds[0]["heard"] == {"dog": 16.0, "rain": 100.0}
+    assert found.best() == ["rain"]
+
+
+def test_an_arm_without_sounds_is_named(judges: Path, tmp_path: Path) -> None:
+    done = hear(judges, "digit", tmp_path / "nothing")
+    assert done.returncode != 0
+    assert "nothing/index.json" in done.stderr and "Traceback" not in done.stderr
+
+
+def write_heard(folder: Path, words: list[str], labels: list[str]) -> None:
+    folder.mkdir(parents=True)
+    sounds = [{"labels": [label], "heard": word} for word, label in zip(words, labels, strict=True)]
+    told = {"asked": {}, "sounds": sounds}
+    (folder / "verdicts.json").write_text(json.dumps(told))
+    np.save(folder / "vectors.npy", np.random.default_rng(len(words)).random((len(words), 4)))
+
+
+def test_a_guidance_table_says_what_was_gained_and_reached(tmp_path: Path) -> None:
+    labels = ["one", "two"] * 50
+    wrong = ["nine"] * 100
+    for kind in ("real", "reconstruction"):
+        write_heard(tmp_path / "recordings" / kind, labels, labels)
+    for seed in range(3):
+        write_heard(tmp_path / "guidance" / f"model-{seed}-scale-1", labels[:60] + wrong[:40], labels)
+        write_heard(tmp_path / "guidance" / f"model-{seed}-scale-3", labels[:90] + wrong[:10], labels)
+    judges = SimpleNamespace(kad=lambda a, b: 1.5)
+    rows = {each["what"]: each for each in guidance_table.guidance_table(judges, tmp_path, "model", "digit", 0.97)}
+    assert rows["digit heard: guidance 1"]["value"] == pytest.approx(0.6)
+    assert rows["digit heard: guidance 3"]["value"] == pytest.approx(0.9)
+    assert rows["digit heard: guidance 3"]["rule"] == {
+        "wanted": "at least 97 % of the reconstruction",
+        "reached": 0.9,
+        "passed": False,
+    }
+    gain = rows["gain: guidance 3 less guidance 1, same captions and seeds"]
+    assert gain["value"] == pytest.approx(0.3) and gain["rule"]["passed"] and gain["interval"][0] > 0.15
+    assert 0.3 < rows["guidance 3 against shuffled captions (floor)"]["value"] < 0.6
+    assert rows["KAD to the real recordings: guidance 3"]["value"] == 1.5
+
+
+def test_a_setting_that_was_not_run_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="has no arm single-"):
+        verdicts.arms(tmp_path, "single-*")
