@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from pytorch_lightning import Trainer
+from pytorch_lightning import Trainer, callbacks
 from pytorch_lightning.strategies import ModelParallelStrategy, StrategyRegistry
 from torch import Tensor, distributed, nn
 from torch.distributed.checkpoint.state_dict import (
@@ -47,10 +47,7 @@ class Sharded(ModelParallelStrategy):
     def setup(self, trainer: Trainer) -> None:
         """Cut the task up, then make its optimizers: they must see the parts."""
         task: Any = self.lightning_module
-        if trainer.precision not in PRECISIONS:
-            raise ValueError(
-                f"precision is {trainer.precision!r}, strategy {NAME} takes one of {', '.join(PRECISIONS)}"
-            )
+        self._check(trainer)
         assert task is not None and self.accelerator is not None
         self.accelerator.setup(trainer)
         self.model = self.precision_plugin.convert_module(task)
@@ -60,6 +57,18 @@ class Sharded(ModelParallelStrategy):
         if trainer.state.fn == "fit":
             self.setup_optimizers(trainer)
         self.setup_precision_plugin()
+
+    def _check(self, trainer: Trainer) -> None:
+        if trainer.precision not in PRECISIONS:
+            raise ValueError(
+                f"precision is {trainer.precision!r}, strategy {NAME} takes one of {', '.join(PRECISIONS)}"
+            )
+        theirs = getattr(callbacks, "WeightAveraging", ())  # of Lightning 2.6 and later
+        if any(isinstance(each, theirs) for each in trainer.callbacks):  # type: ignore[attr-defined]
+            raise ValueError(
+                f"Lightning's averaging of weights cannot follow strategy {NAME}: "
+                "use audiolm_kit.training.averaging.MovingAverage"
+            )
 
     def load_checkpoint(self, checkpoint_path: str | Path, weights_only: bool | None = None) -> dict[str, Any]:
         """Give each rank its parts of a run's weights and optimizer state, whichever strategy the run had before."""

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
+from pytorch_lightning.callbacks import EMAWeightAveraging
 from torch import Tensor, distributed, nn
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 
@@ -13,7 +16,7 @@ from audiolm_kit.conditioning import TextConfig, TextInput
 from audiolm_kit.lm.model import LMConfig, StreamLM
 from audiolm_kit.training.lm import MATRICES, whole
 from audiolm_kit.training.optim import parameter_groups
-from audiolm_kit.training.sharding import by_name, gathered, is_sharded, part, scatter, shard
+from audiolm_kit.training.sharding import Sharded, by_name, gathered, is_sharded, part, scatter, shard
 from audiolm_kit.transformer import TransformerConfig
 
 CONFIG = LMConfig(
@@ -113,3 +116,16 @@ def test_all_ranks_begin_with_the_weights_of_the_first(mesh: DeviceMesh, monkeyp
     monkeypatch.setattr(distributed, "broadcast", lambda weight, src: sent.append(weight.numel()))
     lm = make_lm(mesh)
     assert sum(sent) == sum(weight.numel() for weight in lm.parameters())  # each of them once
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"precision": "16-mixed", "callbacks": []}, "precision is '16-mixed'"),
+        ({"precision": "32-true", "callbacks": [EMAWeightAveraging()]}, "use audiolm_kit.training.averaging"),
+    ],
+)
+def test_what_shards_cannot_do_is_refused_before_training(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message) as refusal:
+        Sharded().setup(SimpleNamespace(**options))
+    assert "\n" not in str(refusal.value)
