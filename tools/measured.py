@@ -82,14 +82,18 @@ def shares(right: np.ndarray, groups: list[str]) -> dict[str, float]:
 
 
 def diversity(vectors: np.ndarray, groups: list[str]) -> float:
-    """How unlike sounds of one group are: the mean cosine distance of their pairs, mean over groups; ``[N, D]``."""
-    unit = vectors / np.linalg.norm(vectors, axis=1, keepdims=True).clip(1e-9)
+    """How unlike sounds of one group are: the mean Euclidean distance of their vectors ``[N, D]``, mean over groups.
+
+    It has the embedder's own scale (and no matter where its zero lies): look at it beside that of real sounds.
+    """
     names, means = np.array(groups), []
     for name in sorted(set(groups)):
-        own = unit[names == name]
+        own = vectors[names == name].astype(float)
         if len(own) > 1:
-            alike = own @ own.T
-            means.append(1 - (alike.sum() - np.trace(alike)) / (len(own) * (len(own) - 1)))
+            squares = (own**2).sum(1)
+            apart = np.sqrt((squares[:, None] + squares - 2 * own @ own.T).clip(0))
+            np.fill_diagonal(apart, 0)
+            means.append(apart.sum() / (len(own) * (len(own) - 1)))
     return float(np.mean(means))
 
 

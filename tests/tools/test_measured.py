@@ -38,16 +38,18 @@ def test_the_interval_of_models_is_that_of_their_sounds_where_there_is_one_model
     assert one["interval"] == pytest.approx(plain["interval"], abs=0.005)
 
 
-def test_diversity_is_zero_for_copies_and_one_at_right_angles() -> None:
+def test_diversity_is_the_mean_distance_of_a_groups_pairs() -> None:
     same = np.tile([[1.0, 0.0]], (4, 1))
     assert measured.diversity(same, ["a"] * 4) == pytest.approx(0)
-    assert measured.diversity(np.eye(3), ["a"] * 3) == pytest.approx(1)
+    corners = np.array([[0.0, 0.0], [3.0, 0.0], [0.0, 4.0]])
+    assert measured.diversity(corners, ["a"] * 3) == pytest.approx((3 + 4 + 5) / 3)
+    assert measured.diversity(corners - 128, ["a"] * 3) == pytest.approx(4)
 
 
 def test_diversity_looks_inside_groups_alone() -> None:
     vectors = np.array([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0], [0.0, 1.0]])
     assert measured.diversity(vectors, ["a", "a", "b", "b"]) == pytest.approx(0)
-    assert measured.diversity(vectors, ["a", "b", "a", "b"]) == pytest.approx(1)
+    assert measured.diversity(vectors, ["a", "b", "a", "b"]) == pytest.approx(2**0.5)
 
 
 def test_stage_times_add_up_tries_and_count_the_killed(tmp_path: Path) -> None:
