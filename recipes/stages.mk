@@ -23,7 +23,7 @@ ifdef JUDGES_PYTHON
 JUDGES_READY :=
 else
 JUDGES_PYTHON := $(OUT)/judges-env/bin/python
-JUDGES_READY := $(OUT)/judges-env.done
+JUDGES_READY := $(if $(JUDGES),$(OUT)/judges-env.done)
 endif
 define JUDGES_MISSING
 JUDGES is missing: make $@ JUDGES=FOLDER with a judges.py (README.md says what it has to offer)
@@ -44,7 +44,7 @@ TIMED = echo "== $(1)"; mkdir -p $(OUT)/times; $(if $(wildcard $@),rm -f $(OUT)/
 .PHONY: help table
 
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 table: ## Write the tables of README.md anew from results/
 	$(PYTHON) $(ROOT)/tools/results_table.py README.md results/*.json

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import argparse
 import json
+import sys
+from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 from typing import NamedTuple
 
 import numpy as np
-from measured import Entry, row, score_of_models
+from measured import Entry, open_judges, record, row, score_of_models, write_json
+
+Experiments = dict[str, Callable[[ModuleType, Path], list[Entry]]]
+"""The judges and the recipe's folder of sounds -> the rows of a table, by the name of the experiment."""
 
 
 class Heard(NamedTuple):
@@ -65,3 +72,22 @@ def floor(found: list[Heard]) -> Entry:
 def plain(what: str, value: float) -> Entry:
     """A row without an interval."""
     return row(what, {"value": round(float(value), 4)}, percent=False)
+
+
+def count(experiments: Experiments) -> None:
+    """The command line of a recipe's results.py: count one experiment and write it as JSON."""
+    parser = argparse.ArgumentParser(description="Count what the judges heard in the arms of one experiment.")
+    parser.add_argument("experiment", choices=experiments)
+    parser.add_argument("--judges", type=Path, required=True, help="folder with a judges.py")
+    parser.add_argument("--sounds", type=Path, required=True, help="folder of the experiments' sounds")
+    parser.add_argument("-o", "--output", type=Path, required=True, help="JSON file to write")
+    parser.add_argument("--times", type=Path, help="folder with the seconds of each stage")
+    parser.add_argument("--command", default="", help="how the recipe was run, for the record")
+    given = parser.parse_args()
+    try:
+        rows = experiments[given.experiment](open_judges(given.judges), given.sounds)
+    except (ValueError, OSError) as error:
+        sys.exit(f"{parser.prog}: {error}")
+    write_json(given.output, {"about": record(given.command, given.times), "table": rows})
+    rules = [each["rule"]["passed"] for each in rows if "rule" in each]
+    print(f"{given.output}: {sum(rules)} of {len(rules)} rules are met")

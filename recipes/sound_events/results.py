@@ -7,19 +7,16 @@ runs in the judges' environment, after tools/judge_arms.py. Every interval draws
 
 from __future__ import annotations
 
-import argparse
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
-from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tools"))
 
 import numpy as np
 from guidance_table import guidance_table
-from measured import Entry, open_judges, record, row, ruled, score, score_of_models, write_json
-from verdicts import Heard, arms, differences, heard, rights
+from measured import Entry, row, ruled, score, score_of_models
+from verdicts import Heard, arms, count, differences, heard, rights
 
 SHARE, LOSS = 0.85, 0.03
 """What is wanted of the best setting beside the codec, and how much mixing may cost."""
@@ -115,31 +112,5 @@ def class_rate(arm: Heard, class_of: str) -> np.ndarray:
     return np.array([a == b for a, b in zip(arm.best(), wanted, strict=True)], float)
 
 
-EXPERIMENTS: dict[str, Callable[[ModuleType, Path], list[Entry]]] = {
-    "guidance": guidance,
-    "mixing": mixing,
-    "prompts": prompts,
-}
-
-
-def main() -> None:
-    """Read the command line, count and write."""
-    parser = argparse.ArgumentParser(description="Count what the judges heard in the arms of one experiment.")
-    parser.add_argument("experiment", choices=EXPERIMENTS)
-    parser.add_argument("--judges", type=Path, required=True, help="folder with a judges.py")
-    parser.add_argument("--sounds", type=Path, required=True, help="folder of the experiments' sounds")
-    parser.add_argument("-o", "--output", type=Path, required=True, help="JSON file to write")
-    parser.add_argument("--times", type=Path, help="folder with the seconds of each stage")
-    parser.add_argument("--command", default="", help="how the recipe was run, for the record")
-    given = parser.parse_args()
-    try:
-        rows: list[dict[str, Any]] = EXPERIMENTS[given.experiment](open_judges(given.judges), given.sounds)
-    except (ValueError, OSError) as error:
-        sys.exit(f"{parser.prog}: {error}")
-    write_json(given.output, {"about": record(given.command, given.times), "table": rows})
-    rules = [each["rule"]["passed"] for each in rows if "rule" in each]
-    print(f"{given.output}: {sum(rules)} of {len(rules)} rules are met")
-
-
 if __name__ == "__main__":
-    main()
+    count({"guidance": guidance, "mixing": mixing, "prompts": prompts})

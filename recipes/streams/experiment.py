@@ -3,7 +3,7 @@
     python experiment.py streams --out build/streams --recordings build/streams/recordings.jsonl
 
 takes the models OUT/lm/NAME-SEED (NAMES below) and writes OUT/sounds/EXPERIMENT/ARM/*.flac with an index.json each
-(tools/sound_arms.py); what stands there already is kept. ``times`` writes OUT/times.json instead.
+(tools/sound_arms.py); what stands there already is kept. ``times`` writes OUT/sounds/times.json instead.
 """
 
 from __future__ import annotations
@@ -88,7 +88,7 @@ def times(out: Path, rows: list[Row], seeds: list[int], count: int) -> None:
         }
         for name, each in taken.items()
     }
-    write_bytes(out / "times.json", json.dumps({"settings": TIMED, "models": told}, indent=1).encode())
+    write_bytes(out / "sounds" / "times.json", json.dumps({"settings": TIMED, "models": told}, indent=1).encode())
 
 
 EXPERIMENTS = {"guidance": guidance, "streams": streams, "times": times}

@@ -1,24 +1,22 @@
 """Count what the judges heard in the arms of an experiment, and write it as the JSON that README.md shows as a table.
 
-    python results.py guidance --judges FOLDER --out build/streams -o results/guidance.json
+    python results.py guidance --judges FOLDER --sounds build/streams/sounds -o results/guidance.json
 
 runs in the judges' environment, after tools/judge_arms.py. Every interval draws models, then their sounds.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tools"))
 
 from guidance_table import guidance_table
-from measured import Entry, open_judges, record, row, ruled, score, score_of_models, write_json
-from verdicts import arms, differences, floor, heard, plain, rights
+from measured import Entry, row, ruled, score, score_of_models
+from verdicts import arms, count, differences, floor, heard, plain, rights
 
 SHARE = 0.97
 """Of the reconstructions' score, what the best setting has to reach."""
@@ -34,14 +32,14 @@ WHAT = {
 }
 
 
-def guidance(judges: ModuleType, out: Path) -> list[Entry]:
+def guidance(judges: ModuleType, sounds: Path) -> list[Entry]:
     """Adherence, diversity and distance to real sounds under each scale."""
-    return guidance_table(judges, out / "sounds", "delay4", "digit", SHARE)
+    return guidance_table(judges, sounds, "delay4", "digit", SHARE)
 
 
-def streams(judges: ModuleType, out: Path) -> list[Entry]:
+def streams(judges: ModuleType, sounds: Path) -> list[Entry]:
     """Digits heard by pattern and number of streams, and how long the same sound takes."""
-    sounds, rows = out / "sounds", []
+    rows = []
     rows.append(row("digit heard: real `valid` recordings (ceiling)", score(heard(sounds / "recordings/real").right())))
     for number, folder in ((1, "recordings1"), (2, "recordings2"), (4, "recordings")):
         remade = heard(sounds / folder / "reconstruction")
@@ -54,7 +52,7 @@ def streams(judges: ModuleType, out: Path) -> list[Entry]:
     recovered["rule"] = ruled("interval above 0", recovered["value"], recovered["interval"][0] > 0)
     rows.append(row("4 streams: what delay recovers of it", recovered))
     rows.append(row("4 streams, delay, against shuffled captions (floor)", floor(found["delay4"])))
-    return rows + speed(json.loads((out / "times.json").read_text(encoding="utf-8")))
+    return rows + speed(json.loads((sounds / "times.json").read_text(encoding="utf-8")))
 
 
 def speed(times: Entry) -> list[Entry]:
@@ -73,27 +71,5 @@ def speed(times: Entry) -> list[Entry]:
     return [*rows, plain("steps of 1 stream for each step of 4", ratio)]
 
 
-EXPERIMENTS: dict[str, Callable[[ModuleType, Path], list[Entry]]] = {"guidance": guidance, "streams": streams}
-
-
-def main() -> None:
-    """Read the command line, count and write."""
-    parser = argparse.ArgumentParser(description="Count what the judges heard in the arms of one experiment.")
-    parser.add_argument("experiment", choices=EXPERIMENTS)
-    parser.add_argument("--judges", type=Path, required=True, help="folder with a judges.py")
-    parser.add_argument("--out", type=Path, required=True, help="folder of the recipe's sounds")
-    parser.add_argument("-o", "--output", type=Path, required=True, help="JSON file to write")
-    parser.add_argument("--times", type=Path, help="folder with the seconds of each stage")
-    parser.add_argument("--command", default="", help="how the recipe was run, for the record")
-    given = parser.parse_args()
-    try:
-        rows = EXPERIMENTS[given.experiment](open_judges(given.judges), given.out)
-    except (ValueError, OSError) as error:
-        sys.exit(f"{parser.prog}: {error}")
-    write_json(given.output, {"about": record(given.command, given.times), "table": rows})
-    rules = [each["rule"]["passed"] for each in rows if "rule" in each]
-    print(f"{given.output}: {sum(rules)} of {len(rules)} rules are met")
-
-
 if __name__ == "__main__":
-    main()
+    count({"guidance": guidance, "streams": streams})
