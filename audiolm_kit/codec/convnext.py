@@ -42,8 +42,8 @@ class ConvNeXtConfig:
     frames_per_code: int = 2
     """Spectral frames that one code frame stands for."""
     noise: bool = False
-    """Noise is added whose strength the decoder says for each frame and frequency, as in DDSP (arXiv:2001.04643,
-    section 3.4): what codes cannot and ears need not tell apart, such as the drops of rain, is drawn and not copied."""
+    """The decoder says for each frame and frequency how much of it is noise, an idea of DDSP (arXiv:2001.04643, section
+    3.4): what codes cannot and ears need not tell apart, such as the drops of rain, is drawn and not copied."""
 
     def __post_init__(self) -> None:
         if self.fft_size < self.hop or (self.fft_size - self.hop) % 2:
@@ -177,8 +177,8 @@ NOISE_FRAMES = 2048
 class FourierHead(nn.Module):
     """Frames [B, S, W] -> audio [B, C, S * hop]: magnitude and phase, inverse transform, overlap-add (Vocos).
 
-    With ``noise``, complex noise of a magnitude of its own is added to the spectrum. It stands in a table, so that
-    decoding the same codes gives the same samples, in one piece or in many.
+    With ``noise``, a share of each magnitude has the predicted phase and the rest is complex noise. That stands in a
+    table, so that decoding the same codes gives the same samples, in one piece or in many.
     """
 
     window: Tensor
@@ -194,8 +194,9 @@ class FourierHead(nn.Module):
             generator = torch.Generator().manual_seed(0)
             table = torch.randn(2, NOISE_FRAMES, config.fft_size // 2 + 1, generator=generator)
             self.register_buffer("table", table / 2**0.5, persistent=False)  # of variance 1
-            with torch.no_grad():
-                self.project.bias[2 * size :] -= 3.0  # the spectrum is learned before the noise drowns it
+            with torch.no_grad():  # quiet at first, and a quarter of it tonal: how loud is learned before which phase
+                self.project.bias[:size] -= 3.0
+                self.project.bias[2 * size :] -= 1.0
 
     def forward(self, frames: Tensor, draws: int = 0) -> Tensor:
         """Frames [B, S, W] -> audio [B, C, S * hop]; with ``draws``, as many of each item, [draws * B, C, S * hop].
@@ -221,7 +222,7 @@ class FourierHead(nn.Module):
         return rearrange(self._overlap_add(samples), "(b c) l -> b c l", c=self.channels)
 
     def _parts(self, frames: Tensor) -> Tensor:
-        """Log magnitude, phase and, with noise, its log magnitude: [2 or 3, B, C, S, F]."""
+        """Log magnitude, phase and, with noise, the logit of the tonal share: [2 or 3, B, C, S, F]."""
         bins = self.config.fft_size // 2 + 1
         return rearrange(self.project(frames).float(), "b s (n c f) -> n b c s f", c=self.channels, f=bins)
 
@@ -229,12 +230,14 @@ class FourierHead(nn.Module):
         """The spectrum under the noise from these places of the table on, one [B] for each item: [B, 2 C F, S]."""
         # The bound stops one bad step from blowing up; exp(6) is far above full scale.
         magnitude, phase = parts[0].clamp(max=6.0).exp(), parts[1]
-        spectrum = torch.stack([magnitude * phase.cos(), magnitude * phase.sin()])
+        spectrum = torch.stack([phase.cos(), phase.sin()])
         if self.config.noise:
             channel = torch.arange(self.channels, device=starts.device) * (NOISE_FRAMES // self.channels)
             steps = torch.arange(parts.shape[3], device=starts.device)
             places = (starts[:, None, None] + channel[:, None] + steps) % NOISE_FRAMES  # [B, C, S]
-            spectrum = spectrum + parts[2].clamp(max=6.0).exp() * self.table[:, places]
+            tonal = parts[2].sigmoid()
+            spectrum = tonal.sqrt() * spectrum + (1 - tonal).sqrt() * self.table[:, places]  # powers add up to 1
+        spectrum = magnitude * spectrum
         return rearrange(spectrum, "n b c s f -> b (n c f) s")
 
     def _overlap_add(self, frames: Tensor) -> Tensor:

@@ -131,13 +131,13 @@ def test_windows_that_do_not_overlap_evenly_are_refused(hop: int, fft_size: int)
 
 
 def noisy(channels: int = 1) -> FourierHead:
-    """A head that adds noise of its initial strength to near silence."""
+    """A head that makes nothing but noise, of magnitude 1."""
     torch.manual_seed(0)
     head = FourierHead(ConvNeXtConfig(width=8, hop=16, fft_size=64, noise=True), channels)
     with torch.no_grad():
         head.project.weight.zero_()
         head.project.bias.zero_()
-        head.project.bias[: channels * 33] = -20.0
+        head.project.bias[2 * channels * 33 :] = -20.0
     return head
 
 
@@ -164,8 +164,16 @@ def test_the_strength_of_the_noise_is_what_the_decoder_says() -> None:
     head, frames = noisy(), torch.zeros(1, 400, 8)
     before = head(frames).std().detach()
     with torch.no_grad():
-        head.project.bias[66:] += 1.0
+        head.project.bias[:33] += 1.0
     torch.testing.assert_close(head(frames).std() / before, torch.tensor(math.e), rtol=0.01, atol=0)
+
+
+def test_all_tonal_is_the_head_without_noise() -> None:
+    head, plain, frames = noisy(), FourierHead(ConvNeXtConfig(width=8, hop=16, fft_size=64), 1), noise(2, 5, 8)
+    with torch.no_grad():
+        head.project.weight[:66], head.project.bias[:66] = plain.project.weight, plain.project.bias
+        head.project.bias[66:] = 200.0
+    torch.testing.assert_close(head(frames), plain(frames))
 
 
 def test_the_channels_of_stereo_have_noise_of_their_own() -> None:
