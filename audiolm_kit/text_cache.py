@@ -15,6 +15,7 @@ import shutil
 import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from itertools import islice
 from pathlib import Path
 from typing import NamedTuple, Protocol
@@ -52,8 +53,9 @@ class TextCache:
         self.folder, self.width = Path(folder), width
         self.folder.mkdir(parents=True, exist_ok=True)
         for leftover in self.folder.glob(f".*{PACK}.*"):  # what a killed process was writing, not what one writes now
-            if time.time() - leftover.stat().st_mtime > ABANDONED:
-                shutil.rmtree(leftover, ignore_errors=True)
+            with suppress(FileNotFoundError):  # another process has finished with it since it was listed
+                if time.time() - leftover.stat().st_mtime > ABANDONED:
+                    shutil.rmtree(leftover, ignore_errors=True)
         self._places: dict[bytes, _Place] = {}
         self._packs: set[str] = set()
 

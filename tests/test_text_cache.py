@@ -97,6 +97,15 @@ def test_what_a_killed_process_left_is_swept_away_after_a_day(tmp_path: Path, mo
     assert len(TextCache(tmp_path, 4)) == 0 and not left.exists()
 
 
+def test_what_another_process_finishes_while_the_folder_is_opened_is_no_fault(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gone = tmp_path / ".1-a.safetensors.x7"  # listed, and then no longer there
+    listed = Path.glob
+    monkeypatch.setattr(Path, "glob", lambda folder, form: [gone] if form.startswith(".") else listed(folder, form))
+    assert len(TextCache(tmp_path, 4)) == 0
+
+
 @pytest.mark.parametrize("keep", [0, 5, 40, -1, -30])
 def test_a_cut_off_pack_is_named_with_what_to_do(keep: int, tmp_path: Path) -> None:
     TextCache(tmp_path, 4).put(some("a", "b"))
