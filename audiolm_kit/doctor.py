@@ -249,7 +249,7 @@ def try_audiogen(folder: Path) -> str:
     from audiolm_kit.inference.audiogen import AudioGen
 
     model = AudioGen.load(folder)
-    text = "" if model.conditioner is None else "a sound"
+    text = "" if model.conditioner is None else next(iter(model.lm.config.text.labels), "a sound")
     [sound] = model.generate([text], seconds=0.1)
     if not torch.isfinite(sound.samples).all():
         raise ValueError(f"{folder} generates NaN: its weights are damaged")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import shutil
 import subprocess
@@ -12,7 +13,10 @@ from pathlib import Path
 import pytest
 
 from audiolm_kit import doctor
+from audiolm_kit.conditioning import TextConditioner, TextConfig
 from audiolm_kit.doctor import Finding, diagnose, report
+from audiolm_kit.inference.audiogen import AudioGen
+from audiolm_kit.lm.model import StreamLM
 
 BROKEN = "raise OSError('libcudart.so.13: cannot open shared object file: No such file or directory')"
 
@@ -101,6 +105,13 @@ def test_whole_checkpoints_are_tried(audiogen_folder: Path) -> None:
     told = {part: doctor.check_checkpoint(audiogen_folder / part) for part in ("", "codec", "lm")}
     assert all(finding.well for finding in told.values()), told
     assert told[""].told.endswith("generates") and "2 codebooks of 16 at 100 Hz" in told["codec"].told
+
+
+def test_a_model_of_class_labels_is_tried_with_one_of_them(audiogen_folder: Path, tmp_path: Path) -> None:
+    whole = AudioGen.load(audiogen_folder)
+    config = dataclasses.replace(whole.lm.config, text=TextConfig(kind="labels", dim=8, labels=("dog", "rain")))
+    AudioGen(whole.codec, StreamLM(config), TextConditioner(config.text)).save(tmp_path / "labels")
+    assert doctor.check_checkpoint(tmp_path / "labels").told.endswith("generates")
 
 
 def test_a_cut_off_checkpoint_is_a_fault(audiogen_folder: Path, tmp_path: Path) -> None:
