@@ -235,8 +235,9 @@ class FourierHead(nn.Module):
             channel = torch.arange(self.channels, device=starts.device) * (NOISE_FRAMES // self.channels)
             steps = torch.arange(parts.shape[3], device=starts.device)
             places = (starts[:, None, None] + channel[:, None] + steps) % NOISE_FRAMES  # [B, C, S]
-            tonal = parts[2].sigmoid()
-            spectrum = tonal.sqrt() * spectrum + (1 - tonal).sqrt() * self.table[:, places]  # powers add up to 1
+            # Shares of the power, which add up to 1; their roots by way of the logarithm, as that of 0 has no gradient.
+            tonal, noisy = (F.logsigmoid(sign * parts[2]).mul(0.5).exp() for sign in (1, -1))
+            spectrum = tonal * spectrum + noisy * self.table[:, places]
         spectrum = magnitude * spectrum
         return rearrange(spectrum, "n b c s f -> b (n c f) s")
 

@@ -176,6 +176,17 @@ def test_all_tonal_is_the_head_without_noise() -> None:
     torch.testing.assert_close(head(frames), plain(frames))
 
 
+@pytest.mark.parametrize("logit", [-200.0, 0.0, 200.0])
+def test_gradients_stay_finite_however_sure_the_tonal_share_is(logit: float) -> None:
+    head = noisy()
+    with torch.no_grad():
+        head.project.bias[66:] = logit
+    head(noise(2, 5, 8)).square().sum().backward()
+    for parameter in head.parameters():
+        assert parameter.grad is not None
+        assert parameter.grad.isfinite().all()
+
+
 def test_the_channels_of_stereo_have_noise_of_their_own() -> None:
     left, right = noisy(channels=2)(torch.zeros(1, 400, 8))[0].detach()
     assert abs(float(torch.corrcoef(torch.stack([left, right]))[0, 1])) < 0.1
