@@ -42,8 +42,8 @@ class ConvNeXtConfig:
     frames_per_code: int = 2
     """Spectral frames that one code frame stands for."""
     noise: bool = False
-    """The decoder says for each frame and frequency how much of it is noise, an idea of DDSP (arXiv:2001.04643, section
-    3.4): what codes cannot and ears need not tell apart, such as the drops of rain, is drawn and not copied."""
+    """The decoder says for each frame and frequency how much of it is noise, an idea of DDSP (arXiv:2001.04643): what
+    codes cannot and ears need not tell apart, such as the drops of rain, is drawn and not copied."""
 
     def __post_init__(self) -> None:
         if self.fft_size < self.hop or (self.fft_size - self.hop) % 2:

@@ -68,8 +68,8 @@ def energy_distance(distance: Callable[[Tensor, Tensor], Tensor], made: Tensor, 
     """How far two renditions ``made`` [2 B, ...] of each item are from the real one, less how far from one another.
 
     A distance alone is smallest for the average of all that could be, which for noise is a hum. This one is smallest
-    when renditions vary as real sounds do (generalised energy distance; Gritsenko et al. 2020, arXiv:2008.01160,
-    equation 4). One rendition, [B, ...], gives the plain distance.
+    when renditions vary as real sounds do (generalised energy distance; Gritsenko et al. 2020, arXiv:2008.01160).
+    One rendition, [B, ...], gives the plain distance.
     """
     if len(made) == len(real):
         return distance(made, real)

@@ -74,6 +74,15 @@ def read_manifest(path: str | Path, split: str | None = None) -> list[Row]:
     return rows
 
 
+def training_rows(path: str | Path) -> tuple[list[Row], list[Row]]:
+    """The rows to train on, of split ``train`` or of none, and those of ``valid``, which training never sees."""
+    rows = read_manifest(path)
+    train = [row for row in rows if row.split in (None, "train")]
+    if not train:
+        raise ValueError(f"{path} has no rows to train on: it needs rows with split 'train' or without a split")
+    return train, [row for row in rows if row.split == "valid"]
+
+
 def write_manifest(path: str | Path, rows: Iterable[Row]) -> None:
     """Write rows as JSON lines (gzipped when the name ends in .gz), all or nothing, paths relative to the manifest."""
     folder = Path(path).absolute().parent

@@ -20,7 +20,7 @@ from torch.utils.data import DataLoader
 from audiolm_kit import audio as sounds
 from audiolm_kit.audio import Sound
 from audiolm_kit.data.augment import VariationRanges, draw_variation, vary
-from audiolm_kit.data.manifest import Row, read_manifest
+from audiolm_kit.data.manifest import Row, training_rows
 from audiolm_kit.data.mixing import Mix, Mixing, Partners, draw_mix, is_mixed, is_silent, mix, mixed_row
 from audiolm_kit.data.modules import Numbered, Recordings, TokenBatch, TokenSource, row_of_place
 from audiolm_kit.data.shards import TokenFormat
@@ -90,13 +90,7 @@ class MixedTokenData(TokenSource):
 
     def setup(self, stage: str) -> None:
         """Read the manifest and split it."""
-        rows = read_manifest(self.manifest)
-        self.rows = [row for row in rows if row.split in (None, "train")]
-        self.valid_rows = [row for row in rows if row.split == "valid"]
-        if not self.rows:
-            raise ValueError(
-                f"{self.manifest} has no rows to train on: it needs rows with split 'train' or without a split"
-            )
+        self.rows, self.valid_rows = training_rows(self.manifest)
         self._partners = Partners(self.rows, self.mixing.distinct) if self.mixing.probability else None
 
     def attach(self, codec: Codec, fingerprint: str) -> None:

@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, IterableDataset, get_worker_info
 
 from audiolm_kit import audio as sounds
-from audiolm_kit.data.manifest import Row, read_manifest
+from audiolm_kit.data.manifest import Row, training_rows
 from audiolm_kit.data.shards import Shards, TokenFormat, TokenRow, open_shards
 from audiolm_kit.protocols import Codec
 
@@ -178,14 +178,9 @@ class AudioData(SteppedData):
 
     def setup(self, stage: str) -> None:
         """Read the manifest and split it."""
-        rows = read_manifest(self.manifest)
-        self.rows = [row for row in rows if row.split in (None, "train")]
-        self.valid_rows = [row for row in rows if row.split == "valid"]
-        if not self.rows:
-            raise ValueError(
-                f"{self.manifest} has no rows to train on: it needs rows with split 'train' or without a split"
-            )
-        self._recordings = Recordings(rows, self.sample_rate, self.channels, self.cache_megabytes)
+        self.rows, self.valid_rows = training_rows(self.manifest)
+        both = self.rows + self.valid_rows
+        self._recordings = Recordings(both, self.sample_rate, self.channels, self.cache_megabytes)
 
     def make_batch(self, step: int) -> SoundBatch:
         """Crops of the step's rows, each with its own start and gain, drawn from (seed, place)."""
