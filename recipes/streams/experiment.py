@@ -17,7 +17,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tools"))
 
-from sound_arms import Arm, Item, repeated, write_arm, write_recordings
+from sound_arms import Arm, Item, write_arm, write_recordings
 
 from audiolm_kit import AudioGen, NeuralCodec, Sampling, checkpoint
 from audiolm_kit.audio import write_bytes
@@ -25,8 +25,8 @@ from audiolm_kit.data.manifest import Row, read_manifest
 
 SCALES = (1.0, 2.0, 3.0, 5.0)
 SECONDS = 0.8
-GUIDED = "delay4"
-"""The model whose guidance is looked at."""
+GUIDED = "guided"
+"""The model whose guidance is looked at: four streams by delay, trained longer than those of NAMES."""
 NAMES = {"flatten4": 4, "parallel4": 4, "delay4": 4, "parallel2": 2, "delay2": 2, "flatten1": 1}
 """Pattern and number of streams of each model; the number names its codec."""
 TIMED = {"seconds": 10.0, "batch": 4, "repeats": 5}
@@ -65,9 +65,9 @@ def streams(out: Path, rows: list[Row], seeds: list[int], count: int) -> None:
 
 
 def asked(rows: list[Row], count: int) -> list[Item]:
-    """The captions of held-out recordings, digits and speakers in turn."""
-    items = sorted({Item(row.caption or "", (row.label or "",)) for row in rows}, key=lambda item: item.text)
-    return repeated(items, count)
+    """The captions of held-out recordings, as often as they come: what real sounds reach is then the ceiling of made ones."""
+    items = sorted((Item(row.caption or "", (row.label or "",)) for row in rows), key=lambda item: item.text)
+    return [items[number * len(items) // count] for number in range(count)]
 
 
 def times(out: Path, rows: list[Row], seeds: list[int], count: int) -> None:
@@ -101,7 +101,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="folder of the recipe's models and sounds")
     parser.add_argument("--recordings", type=Path, required=True, help="manifest; its valid rows are held out")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="default: %(default)s")
-    parser.add_argument("--count", type=int, default=200, help="sounds of each arm, default: %(default)s")
+    parser.add_argument("--count", type=int, default=250, help="sounds of each arm, default: %(default)s")
     given = parser.parse_args()
     try:
         rows = read_manifest(given.recordings, "valid")

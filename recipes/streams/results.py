@@ -34,7 +34,7 @@ WHAT = {
 
 def guidance(judges: ModuleType, sounds: Path) -> list[Entry]:
     """Adherence, diversity and distance to real sounds under each scale."""
-    return guidance_table(judges, sounds, "delay4", "digit", SHARE)
+    return guidance_table(judges, sounds, "guided", "digit", SHARE)
 
 
 def streams(judges: ModuleType, sounds: Path) -> list[Entry]:
