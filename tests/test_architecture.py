@@ -17,7 +17,7 @@ HOUSE: House = {path.relative_to(ROOT).as_posix(): path.read_text(encoding="utf-
 
 GROUND = (
     *("arguments", "audio", "captions", "checkpoint", "conditioning", "parallel", "protocols"),
-    *("text", "text_cache", "transformer"),
+    *("repeats", "stages", "text", "text_cache", "transformer"),
 )
 FLOORS = {
     **dict.fromkeys(GROUND, 1),
@@ -34,12 +34,13 @@ DOORS = {
     "datasets": ("data/shards.py",),
     "encodec": ("official.py",),
     "ray": ("parallel.py",),
+    "sklearn": ("semantic/kmeans.py",),
     "pytorch_lightning": ("training/", "data/modules.py", "cli.py"),
     # doctor.py only tries whether it loads
     "transformers": (
         "conditioning.py",
         "codec/foreign.py",
-        "semantic/tokenizer.py",
+        "semantic/features.py",
         "evaluation/perceptual.py",
         "official.py",
         "doctor.py",
