@@ -65,7 +65,7 @@ def streams(out: Path, rows: list[Row], seeds: list[int], count: int) -> None:
 
 
 def asked(rows: list[Row], count: int) -> list[Item]:
-    """The captions of held-out recordings, as often as they come: what real sounds reach is then the ceiling of made ones."""
+    """The captions of held-out recordings, as often as they come: so what real sounds reach is the ceiling."""
     items = sorted((Item(row.caption or "", (row.label or "",)) for row in rows), key=lambda item: item.text)
     return [items[number * len(items) // count] for number in range(count)]
 
