@@ -104,7 +104,11 @@ class ConvNeXtDecoder(nn.Module):
 
     def forward(self, latents: Tensor, draws: int = 0) -> Tensor:
         """See `FourierHead` for ``draws``."""
-        return self.head(self.norm(self.blocks(self.mix(self._spread(latents)))), draws)
+        return self.head(self.frames(latents), draws)
+
+    def frames(self, latents: Tensor) -> Tensor:
+        """Latents [B, D, T] -> what the head reads, [B, S, W]."""
+        return self.norm(self.blocks(self.mix(self._spread(latents))))
 
     def _spread(self, latents: Tensor) -> Tensor:
         """[B, D, T] -> [B, S, W]."""
@@ -208,6 +212,20 @@ class FourierHead(nn.Module):
         parts, rows = self._parts(frames), len(frames)
         starts = torch.randint(NOISE_FRAMES, (draws, rows), device=frames.device)
         return torch.cat([self.waveform(self._spectrum(parts, each)) for each in starts])
+
+    def log_magnitude(self, frames: Tensor) -> Tensor:
+        """Frames [B, S, W] -> the logarithms of the magnitudes that are turned into sound, [B, C, S, F]."""
+        return self._parts(frames)[0]
+
+    def measured(self, audio: Tensor) -> Tensor:
+        """Audio [B, C, S * hop] -> what ``log_magnitude`` would be of a head that made just this, [B, C, S, F].
+
+        Bounded below at 1e-3, some 70 dB under full scale, where nothing is heard.
+        """
+        size, hop = self.config.fft_size, self.config.hop
+        margin = (size - hop) // 2
+        frames = F.pad(audio.float(), (margin, margin)).unfold(2, size, hop)
+        return torch.fft.rfft(frames * self.window, norm="ortho").abs().clamp_min(1e-3).log()
 
     def carried(self, frames: Tensor, state: State) -> tuple[Tensor, State]:
         """Frames [B, S, W] -> spectra [B, 2 C F, S], going on in the noise where the frames before have left it."""

@@ -76,6 +76,8 @@ class Reconstruction(NamedTuple):
     """[B, K, T]."""
     commitment: Tensor
     """[], how far the latents are from their codebook entries."""
+    magnitude: Tensor
+    """[], how far the decoder's log magnitudes are from those of the sound, in nats; 0 where it has none (SEANet)."""
 
 
 class NeuralCodec(nn.Module):
@@ -142,7 +144,8 @@ class NeuralCodec(nn.Module):
             quantize: False leaves the latents as they are (a warm-up for the body); codes and commitment are zeros.
             draws: with a decoder that adds noise, renditions of each item, their noise drawn afresh; 0: as ``decode``.
         """
-        latents = self.encoder(self._body_input(audio))
+        given = self._body_input(audio)
+        latents = self.encoder(given)
         if quantize:
             levels = None if num_codebooks is None else self._levels(num_codebooks)
             latents, codes, commitment = self.quantizer(latents, levels)
@@ -150,8 +153,14 @@ class NeuralCodec(nn.Module):
         else:
             codes = torch.zeros(len(audio), self.num_codebooks, latents.shape[2], dtype=torch.long, device=audio.device)
             commitment = latents.new_zeros(())
-        made = self.decoder(latents, draws) if isinstance(self.decoder, ConvNeXtDecoder) else self.decoder(latents)
-        return Reconstruction(self.with_channels(made)[..., : audio.shape[-1]], codes, commitment)
+        magnitude = latents.new_zeros(())
+        if isinstance(self.decoder, ConvNeXtDecoder):
+            frames, head = self.decoder.frames(latents), self.decoder.head
+            made = head(frames, draws)
+            magnitude = torch.nn.functional.l1_loss(head.log_magnitude(frames), head.measured(given))
+        else:
+            made = self.decoder(latents)
+        return Reconstruction(self.with_channels(made)[..., : audio.shape[-1]], codes, commitment, magnitude)
 
     @torch.no_grad()
     def encode(self, audio: Tensor, num_codebooks: int | None = None) -> Tensor:

@@ -39,6 +39,8 @@ class CodecTask(Task):
         codec: the architecture.
         discriminator: the judge's architecture; its ``channels`` must be the codec's.
         loss_weights: shares of the gradient by loss name, ``mel wave adversarial feature`` (see ``losses.Balancer``).
+        magnitude_weight: of the distance between the decoder's log magnitudes and those of the sound, outside the balancer;
+            for a convnext body (0: none). Fine structure such as pitch is learned from it long before phases make it heard.
         commitment_weight: of the distance between latents and codebook entries, outside the balancer.
         optimizer: for the codec and, made a second time, for the discriminator.
         scheduler: of both learning rates, moved on once a step.
@@ -57,6 +59,7 @@ class CodecTask(Task):
         discriminator: DiscriminatorConfig = DiscriminatorConfig(),  # noqa: B008  frozen
         loss_weights: dict[str, float] = DEFAULT_WEIGHTS,
         commitment_weight: float = 0.25,
+        magnitude_weight: float = 0.0,
         optimizer: OptimizerCallable = torch.optim.AdamW,
         scheduler: LRSchedulerCallable = WarmupConstant,
         quantize_from: int = 500,
@@ -79,7 +82,7 @@ class CodecTask(Task):
         self.discriminator = MultiScaleSTFTDiscriminator(discriminator)
         self.mel_loss = MelLoss(codec.sample_rate, fft_sizes, by_frame=self.codec.draws_noise)
         self.balancer = Balancer(dict(loss_weights))
-        self.commitment_weight, self.clip = commitment_weight, clip
+        self.commitment_weight, self.magnitude_weight, self.clip = commitment_weight, magnitude_weight, clip
         self.make_optimizer, self.make_scheduler = optimizer, scheduler
         self.quantize_from, self.adversarial_from = quantize_from, adversarial_from
         self.quantizer_dropout = quantizer_dropout
@@ -94,9 +97,11 @@ class CodecTask(Task):
         if adversarial:
             self._discriminator_step(made.audio[: len(real)].detach(), real)
         losses = self._losses(made.audio, real, adversarial)
-        self._codec_step(made.audio, losses, made.commitment)
+        self._codec_step(
+            made.audio, losses, self.commitment_weight * made.commitment + self.magnitude_weight * made.magnitude
+        )
         self.log_dict({f"train/{name}": loss for name, loss in losses.items()}, prog_bar=True)
-        self.log("train/commitment", made.commitment)
+        self.log_dict({"train/commitment": made.commitment, "train/magnitude": made.magnitude})
         self.count_batch()
 
     def validation_step(self, batch: SoundBatch, batch_idx: int) -> None:
@@ -130,12 +135,13 @@ class CodecTask(Task):
         self._pair(self.lr_schedulers())[1].step()
         self.log("train/discriminator", loss)
 
-    def _codec_step(self, made: Tensor, losses: dict[str, Tensor], commitment: Tensor) -> None:
+    def _codec_step(self, made: Tensor, losses: dict[str, Tensor], inner: Tensor) -> None:
+        """Learn from the losses at the decoder's output, balanced, and from what lies before it."""
         optimizer = self._pair(self.optimizers())[0]
         gradient = self.balancer.gradient(losses, made)
         optimizer.zero_grad()
         # Its derivative at the output is the balanced gradient.
-        self.manual_backward((made * gradient).sum() + self.commitment_weight * commitment)
+        self.manual_backward((made * gradient).sum() + inner)
         if self.clip:
             self.clip_gradients(optimizer, gradient_clip_val=self.clip, gradient_clip_algorithm="norm")
         optimizer.step()
