@@ -39,8 +39,8 @@ class CodecTask(Task):
         codec: the architecture.
         discriminator: the judge's architecture; its ``channels`` must be the codec's.
         loss_weights: shares of the gradient by loss name, ``mel wave adversarial feature`` (see ``losses.Balancer``).
-        magnitude_weight: of the distance between the decoder's log magnitudes and those of the sound, outside the balancer;
-            for a convnext body (0: none). Fine structure such as pitch is learned from it long before phases make it heard.
+        magnitude_weight: of the distance between the decoder's log magnitudes and those of the sound, outside the
+            balancer; for a convnext body (0: none). Pitch is learned from it before the phases let it be heard.
         commitment_weight: of the distance between latents and codebook entries, outside the balancer.
         optimizer: for the codec and, made a second time, for the discriminator.
         scheduler: of both learning rates, moved on once a step.
@@ -77,6 +77,10 @@ class CodecTask(Task):
             )
         if set(loss_weights) != set(DEFAULT_WEIGHTS):
             raise ValueError(f"loss_weights names {sorted(loss_weights)}, wanted {sorted(DEFAULT_WEIGHTS)}")
+        if magnitude_weight and codec.body != "convnext":
+            raise ValueError(
+                f"magnitude_weight is {magnitude_weight}, but body {codec.body} has no magnitudes: set it 0"
+            )
         self.automatic_optimization = False  # two optimizers, and the gradient starts at the decoder's output
         self.codec = NeuralCodec(codec)
         self.discriminator = MultiScaleSTFTDiscriminator(discriminator)

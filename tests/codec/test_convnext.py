@@ -176,6 +176,18 @@ def test_all_tonal_is_the_head_without_noise() -> None:
     torch.testing.assert_close(head(frames), plain(frames))
 
 
+def test_a_head_that_made_just_this_sound_would_have_the_magnitudes_that_are_measured() -> None:
+    """Measured magnitudes and the sound's own phases, turned into sound, are the sound again."""
+    head = FourierHead(ConvNeXtConfig(width=8, hop=16, fft_size=64), 1)
+    audio = noise(2, 1, 20 * 16)
+    frames = torch.nn.functional.pad(audio, (24, 24)).unfold(2, 64, 16) * head.window
+    phases = torch.fft.rfft(frames).angle()
+    spectrum = torch.polar(head.measured(audio).exp(), phases)  # [B, 1, S, F]
+    parts = torch.cat([spectrum.real, spectrum.imag], 1)
+    made = head.waveform(parts.permute(0, 1, 3, 2).flatten(1, 2))
+    torch.testing.assert_close(made, audio, rtol=1e-3, atol=1e-3)
+
+
 @pytest.mark.parametrize("logit", [-200.0, 0.0, 200.0])
 def test_gradients_stay_finite_however_sure_the_tonal_share_is(logit: float) -> None:
     head = noisy()

@@ -141,6 +141,15 @@ def test_overfitting_a_batch_lowers_the_mel_distance_a_lot(manifest: str, tmp_pa
     assert sum(mel[-5:]) < 0.6 * sum(mel[:5])
 
 
+def test_magnitudes_are_learned_where_they_weigh(manifest: str, tmp_path: Path) -> None:
+    reached = []
+    for weight in (0.0, 100.0):
+        learned, task = Learned(), make_task(magnitude_weight=weight, quantizer_dropout=0.0)
+        make_trainer(tmp_path, 40, learned).fit(task, make_data(manifest, batch_size=5))
+        reached.append(sum(learned.values("train/magnitude")[-5:]))
+    assert reached[1] < 0.8 * reached[0]
+
+
 def test_half_precision_learns(manifest: str, tmp_path: Path) -> None:
     learned, task = Learned(), make_task(**ADVERSARIAL)
     make_trainer(tmp_path, 30, learned, precision="bf16-mixed").fit(task, make_data(manifest, batch_size=5))
@@ -292,6 +301,11 @@ def test_the_export_is_a_codec_that_decodes(manifest: str, tmp_path: Path) -> No
 def test_weights_under_other_names_are_refused(weights: dict[str, float]) -> None:
     with pytest.raises(ValueError, match=r"loss_weights names .*wanted \['adversarial', 'feature', 'mel', 'wave'\]"):
         make_task(loss_weights=weights)
+
+
+def test_a_body_without_magnitudes_cannot_weigh_them() -> None:
+    with pytest.raises(ValueError, match="magnitude_weight is 1.0, but body seanet has no magnitudes"):
+        make_task(replace(CODEC, body="seanet", seanet=SEANetConfig(dim=4)), magnitude_weight=1.0)
 
 
 def test_a_judge_of_other_channels_is_refused() -> None:
