@@ -30,12 +30,18 @@ class TransformerConfig:
     """On the input and on what each sublayer adds."""
     cross_attention: bool = False
     """Attend to a context between self-attention and feed-forward."""
-    positions: Literal["sinusoidal", "rotary"] = "sinusoidal"
-    """Added once at the input (as MusicGen does), or turned into each query and key."""
+    positions: Literal["sinusoidal", "rotary", "relative"] = "sinusoidal"
+    """Added once at the input (as MusicGen does), turned into each query and key, or a learned number for each distance
+    and head, added where attention weighs (as T5 does): one table for all layers. Relative keeps numbers for each pair
+    of steps, and so takes more memory than the others."""
     causal: bool = True
     """Whether a step sees the past alone."""
     attend_padding: bool = False
     """As audiocraft does: padding of the context is attended to as zeros, so an item depends on its batch-mates."""
+    relative_buckets: int = 32
+    """How many distances relative positions tell apart; where not causal, half of them lie ahead."""
+    relative_distance: int = 128
+    """All distances from this one on are one."""
 
     def __post_init__(self) -> None:
         for name in ("dim", "heads", "layers", "feed_forward"):
@@ -47,14 +53,25 @@ class TransformerConfig:
             raise ValueError(f"sinusoidal positions need an even transformer dim of at least 4, got {self.dim}")
         if self.positions == "rotary" and self.dim // self.heads % 2:
             raise ValueError(f"rotary positions need an even dim / heads, got {self.dim} / {self.heads}")
-        if self.positions not in ("sinusoidal", "rotary"):
-            raise ValueError(f"transformer positions are {self.positions!r}: give sinusoidal or rotary")
+        if self.positions not in ("sinusoidal", "rotary", "relative"):
+            raise ValueError(f"transformer positions are {self.positions!r}: give sinusoidal, rotary or relative")
+        if self.positions == "relative":
+            self._check_relative()
         if not 0 <= self.dropout < 1:
             raise ValueError(f"transformer dropout is {self.dropout}: give a number from 0 to below 1")
 
+    def _check_relative(self) -> None:
+        least, buckets = (2, self.relative_buckets) if self.causal else (4, self.relative_buckets // 2)
+        if self.relative_buckets < least or self.relative_buckets % least:
+            wanted = f"a multiple of {least}, {'causal' if self.causal else 'bidirectional'} as it is"
+            raise ValueError(f"transformer relative_buckets is {self.relative_buckets}: give {wanted}")
+        if self.relative_distance <= buckets // 2:
+            wanted = f"more than {buckets // 2}, the distances with a bucket of their own"
+            raise ValueError(f"transformer relative_distance is {self.relative_distance}: give {wanted}")
+
 
 class KVCache:
-    """What one request has computed so far: keys and values of its steps and of its context.
+    """What one request has computed so far: keys and values of its steps and of its context; and where its rows begin.
 
     The buffers are allocated once and never move. All that attention knows about the past goes through
     ``extend`` and ``length``, so that a cache of fixed shapes (for compiled steps) can stand in for this one.
@@ -64,6 +81,7 @@ class KVCache:
         """Own empty buffers, ``[layers, B, H, max_steps, E]`` each."""
         self.keys, self.values = keys, values
         self.length = 0
+        self.lead: Tensor | None = None  # [B], None where no row has any
         self.context: Memory | None = None
         self.context_keys_values: dict[int, tuple[Tensor, Tensor]] = {}
 
@@ -91,8 +109,8 @@ class Memory(NamedTuple):
 class View(NamedTuple):
     """What every layer needs to know of one pass."""
 
-    angles: Tensor | None  # [S, E / 2], rotary positions
-    mask: Tensor | None  # broadcasts to [B, H, S, P + S], True where a step may look
+    angles: Tensor | None  # broadcasts to [B, H, S, E / 2], rotary positions
+    mask: Tensor | None  # broadcasts to [B, H, S, P + S], True where a step may look; or what relative positions add
     causal: bool  # the mask is the plain causal one, and not spelled out
     memory: Memory | None
 
@@ -106,6 +124,8 @@ class Transformer(nn.Module):
         self.layers = nn.ModuleList(Layer(config, index) for index in range(config.layers))
         self.norm = nn.LayerNorm(config.dim)
         self.dropout = nn.Dropout(config.dropout)
+        if config.positions == "relative":
+            self.relative_positions = nn.Embedding(config.relative_buckets, config.heads)
         self.checkpointing = False
         """Training keeps each layer's input alone and computes its inside again on the way back: less memory, about a
         third more arithmetic, the same gradients. It is how one trains, and so no part of the config."""
@@ -117,6 +137,7 @@ class Transformer(nn.Module):
         context: tuple[Tensor, Tensor] | None = None,
         cache: KVCache | None = None,
         mask: Tensor | None = None,
+        lead: Tensor | None = None,
     ) -> Tensor:
         """``[B, S, D] -> [B, S, D]``, normed.
 
@@ -126,24 +147,26 @@ class Transformer(nn.Module):
                 adds exactly nothing, as no context does. With a cache it is read in the first call only.
             cache: Of ``new_cache``; extended in place.
             mask: ``[B, S]``, False at padding; for bidirectional use.
+            lead: ``[B]``, how many steps in front of each row are padding: no step sees them, positions count from the
+                one behind, what comes of them is finite. With a cache it is read in the first call only.
         """
-        steps = x.shape[1]
         start = 0 if cache is None else cache.length
-        positions = torch.arange(start, start + steps, device=x.device)
+        steps = torch.arange(start, start + x.shape[1], device=x.device)
+        lead = self._lead(lead, x, cache)
+        positions = steps if lead is None else (steps - lead[:, None]).clamp(min=0)
         angles = None
         if self.config.positions == "sinusoidal":
             x = x + sinusoids(positions, self.config.dim).to(x.dtype)
-        else:
-            angles = rotary_angles(positions, self.config.dim // self.config.heads)
-        seen, causal = self._visible(positions, start, mask)
-        view = View(angles, seen, causal, self._memory(context, cache))
+        if self.config.positions == "rotary":
+            angles = rotary_angles(positions[..., None, :], self.config.dim // self.config.heads)
+        view = View(angles, *self._weighed(steps, start, mask, lead), self._memory(context, cache))
         x = self.dropout(x)
         checkpointing = self.checkpointing and self.training and cache is None and torch.is_grad_enabled()
         for layer in self.layers:
             # Dropout is the same the second time: the random state is kept with the input.
             x = checkpoint(layer, x, view, None, use_reentrant=False) if checkpointing else layer(x, view, cache)
         if cache is not None:
-            cache.length += steps
+            cache.length += len(steps)
         normed: Tensor = self.norm(x)
         return normed
 
@@ -155,15 +178,57 @@ class Transformer(nn.Module):
         shape = (self.config.layers, batch, self.config.heads, max_steps, self.config.dim // self.config.heads)
         return KVCache(weight.new_zeros(shape), weight.new_zeros(shape))
 
-    def _visible(self, positions: Tensor, start: int, mask: Tensor | None) -> tuple[Tensor | None, bool]:
+    def _lead(self, lead: Tensor | None, x: Tensor, cache: KVCache | None) -> Tensor | None:
+        """The padding in front, given now or remembered by the cache; None where no row has any, which is faster."""
+        if cache is not None and cache.length > 0:
+            return cache.lead
+        if lead is not None and (lead.shape != x.shape[:1] or bool((lead < 0).any())):
+            raise ValueError(f"lead is {lead.tolist()} for {len(x)} rows: give a number of steps, 0 or more, for each")
+        lead = lead if lead is not None and bool(lead.any()) else None
+        if cache is not None:
+            cache.lead = lead
+        return lead
+
+    def _weighed(
+        self, steps: Tensor, start: int, mask: Tensor | None, lead: Tensor | None
+    ) -> tuple[Tensor | None, bool]:
+        """What is said to attention about its scores: the mask of a ``View`` (or None), and whether it is causal."""
+        seen, causal = self._visible(steps, start, mask, lead)
+        if self.config.positions == "relative":
+            return self._relative(start, len(steps), seen), False
+        return seen, causal
+
+    def _visible(
+        self, steps: Tensor, start: int, mask: Tensor | None, lead: Tensor | None
+    ) -> tuple[Tensor | None, bool]:
         """Where each step may look: a mask (or None), and whether it is the plain causal one instead."""
         if not self.config.causal:
-            return (None if mask is None else _some(mask)), False
+            inside = None if lead is None else steps >= lead[:, None]
+            known = [each for each in (mask, inside) if each is not None]
+            return (_some(torch.stack(known).all(dim=0)) if known else None), False
         if mask is not None:
             raise ValueError("a causal transformer takes no padding mask: put padding last, no step sees it")
-        if start == 0 or len(positions) == 1:
+        if lead is None and (start == 0 or len(steps) == 1):
             return None, start == 0
-        return torch.arange(start + len(positions), device=positions.device) <= positions[:, None], False
+        known_steps = torch.arange(start + len(steps), device=steps.device)
+        seen = known_steps <= steps[:, None]
+        if lead is None:
+            return seen, False
+        first = lead[:, None, None, None]
+        # Padding looks at padding: a softmax needs something.
+        return seen & ((known_steps >= first) | (steps[:, None] < first)), False
+
+    def _relative(self, start: int, num_steps: int, seen: Tensor | None) -> Tensor:
+        """What relative positions add to scores, ``[1 or B, H, S, P + S]``; minus infinity where nothing is seen."""
+        config, table = self.config, self.relative_positions.weight
+        offsets = torch.arange(1 - start - num_steps, num_steps)  # from a step to those that it may look at
+        buckets = relative_buckets(offsets, config.relative_buckets, config.relative_distance, config.causal)
+        added = table[buckets.to(table.device)].T
+        if config.causal:
+            added = added.masked_fill((offsets > 0).to(table.device), -math.inf)
+        # Each step's row is that of the step before it, moved by one.
+        added = added.unfold(1, start + num_steps, 1).flip(1)[None]
+        return added if seen is None else added.masked_fill(~seen, -math.inf)
 
     def _memory(self, context: tuple[Tensor, Tensor] | None, cache: KVCache | None) -> Memory | None:
         """Ready a context: zero what is masked, and let rows without anything look at those zeros.
@@ -194,6 +259,8 @@ class Transformer(nn.Module):
             if isinstance(module, nn.Linear):
                 last = name.endswith(("output", "down"))
                 nn.init.normal_(module.weight, std=deviation / math.sqrt(additions) if last else deviation)
+            if isinstance(module, nn.Embedding):
+                nn.init.normal_(module.weight, std=deviation)
 
 
 class Layer(nn.Module):
@@ -282,21 +349,42 @@ class FeedForward(nn.Module):
 
 
 def sinusoids(positions: Tensor, dim: int) -> Tensor:
-    """``[S] -> [S, D]``: cosines, then sines, of ``position / 10000^(i / (D/2 - 1))``, as MusicGen has them."""
+    """``[..., S] -> [..., S, D]``: cosines, then sines, of ``position / 10000^(i / (D/2 - 1))``, as in MusicGen."""
     half = dim // 2
     rates = torch.exp(torch.arange(half, device=positions.device) * -(math.log(10000) / (half - 1)))
-    angles = positions[:, None] * rates
+    angles = positions[..., None] * rates
     return torch.cat([angles.cos(), angles.sin()], dim=-1)
 
 
+def relative_buckets(offsets: Tensor, buckets: int, distance: int, causal: bool) -> Tensor:
+    """The bucket of each offset, a key's step minus a query's, exactly as T5 has them.
+
+    The near half of the buckets hold one distance each, the others ever more, the last one all from ``distance`` on.
+    Causal: all of them for the past, and the future counts as 0; else half of them, and the upper half for the future.
+
+    Args:
+        offsets: Of any shape. On the CPU: elsewhere a logarithm may be rounded over a border between two buckets.
+        buckets: How many there are in both directions.
+        distance: More than have a bucket of their own.
+        causal: As the transformer is.
+    """
+    buckets = buckets if causal else buckets // 2
+    ahead = torch.zeros_like(offsets) if causal else (offsets > 0).long() * buckets
+    gone = (-offsets).clamp(min=0) if causal else offsets.abs()
+    exact = buckets // 2
+    share = (gone.clamp(min=exact).float() / exact).log() / math.log(distance / exact)
+    far = (exact + (share * (buckets - exact)).long()).clamp(max=buckets - 1)
+    return ahead + gone.where(gone < exact, far)
+
+
 def rotary_angles(positions: Tensor, dim: int) -> Tensor:
-    """``[S] -> [S, E / 2]``: ``position / 10000^(2i / E)`` (RoFormer, arXiv:2104.09864, equation 15)."""
+    """``[..., S] -> [..., S, E / 2]``: ``position / 10000^(2i / E)`` (RoFormer, arXiv:2104.09864, equation 15)."""
     rates = torch.exp(torch.arange(0, dim, 2, device=positions.device) * -(math.log(10000) / dim))
-    return positions[:, None] * rates
+    return positions[..., None] * rates
 
 
 def rotate(x: Tensor, angles: Tensor) -> Tensor:
-    """Turn the pairs (i, i + E/2) of ``[B, H, S, E]`` by ``[S, E / 2]`` angles."""
+    """Turn the pairs (i, i + E/2) of ``[B, H, S, E]`` by angles that broadcast to ``[B, H, S, E / 2]``."""
     left, right = x.chunk(2, dim=-1)
     cos, sin = angles.cos(), angles.sin()
     return torch.cat([left * cos - right * sin, left * sin + right * cos], dim=-1).to(x.dtype)

@@ -1,4 +1,4 @@
-"""Laws of the Transformer: causality, the cache, null contexts, padding, positions."""
+"""Laws of the Transformer: causality, the cache, null contexts, padding in front and behind, positions."""
 
 from __future__ import annotations
 
@@ -7,9 +7,17 @@ import math
 import pytest
 import torch
 
-from audiolm_kit.transformer import Transformer, TransformerConfig, rotary_angles, rotate, sinusoids
+from audiolm_kit.transformer import (
+    Transformer,
+    TransformerConfig,
+    relative_buckets,
+    rotary_angles,
+    rotate,
+    sinusoids,
+)
 
 D, N, S = 16, 5, 7
+POSITIONS = ["sinusoidal", "rotary", "relative"]
 
 
 def tiny(**options: object) -> Transformer:
@@ -28,7 +36,7 @@ def lengths_mask(*lengths: int) -> torch.Tensor:
     return torch.arange(max(lengths)) < torch.tensor(lengths)[:, None]
 
 
-@pytest.mark.parametrize("positions", ["sinusoidal", "rotary"])
+@pytest.mark.parametrize("positions", POSITIONS)
 def test_causal_steps_see_the_past_alone_and_bidirectional_ones_all(positions: str) -> None:
     x = randn(1, S, D)
     changed = x.clone()
@@ -39,7 +47,7 @@ def test_causal_steps_see_the_past_alone_and_bidirectional_ones_all(positions: s
         assert moved.tolist() == [not causal or step >= 3 for step in range(S)]
 
 
-@pytest.mark.parametrize("positions", ["sinusoidal", "rotary"])
+@pytest.mark.parametrize("positions", POSITIONS)
 @pytest.mark.parametrize("chunks", [[1] * S, [4, 1, 1, 1], [2, 3, 2], [S]])
 def test_cached_chunks_equal_one_pass(positions: str, chunks: list[int]) -> None:
     transformer, x = tiny(positions=positions, cross_attention=True), randn(2, S, D)
@@ -96,8 +104,9 @@ def test_context_padding_does_not_matter_unless_attended_to_as_audiocraft_does()
     torch.testing.assert_close(theirs(x, bare), ours(x, bare))  # where nothing is padded they are one
 
 
-def test_bidirectional_padding_does_not_matter_and_an_empty_row_stays_finite() -> None:
-    transformer, x = tiny(causal=False), randn(3, S, D)
+@pytest.mark.parametrize("positions", POSITIONS)
+def test_bidirectional_padding_does_not_matter_and_an_empty_row_stays_finite(positions: str) -> None:
+    transformer, x = tiny(causal=False, positions=positions), randn(3, S, D)
     out = transformer(x, mask=lengths_mask(S, 3, 0))
     torch.testing.assert_close(out[1:2, :3], transformer(x[1:2, :3]))
     assert torch.isfinite(out).all()
@@ -119,6 +128,119 @@ def test_rotary_products_depend_on_the_distance_alone() -> None:
     torch.testing.assert_close(product(7, 3), product(104, 100), rtol=1e-4, atol=1e-4)
     assert (product(7, 3) - product(7, 4)).abs() > 1e-3
     assert torch.equal(turned(query, 0), query)
+
+
+# --- relative positions -----------------------------------------------------------------------------------------------
+
+
+def test_buckets_are_exactly_these() -> None:
+    offsets = torch.arange(-9, 10)
+    past = [5, 5, 5, 4, 4, 3, 3, 2, 1, 0]  # 0, 1, 2 by themselves; then from 3, from 3 * 3^(1/3) = 4.3, from 6.2
+    assert relative_buckets(offsets, 6, 9, causal=True).tolist() == past + [0] * 9
+    both = relative_buckets(offsets, 12, 9, causal=False).tolist()
+    assert both == past + [6 + bucket for bucket in past[-2::-1]]
+
+
+def test_the_table_is_one_for_all_layers_small_and_there_for_relative_positions_alone() -> None:
+    for positions in POSITIONS:
+        transformer = Transformer(TransformerConfig(dim=D, heads=2, layers=3, positions=positions, relative_buckets=6))
+        tables = {name: each for name, each in transformer.state_dict().items() if "relative" in name}
+        assert [each.shape for each in tables.values()] == ([(6, 2)] if positions == "relative" else [])
+        assert all(0 < each.abs().max() < 1 for each in tables.values())
+
+
+@pytest.mark.parametrize("positions", POSITIONS)
+def test_an_empty_table_leaves_steps_without_any_order(positions: str) -> None:
+    transformer, x = tiny(positions=positions, causal=False), randn(1, S, D)
+    turned = transformer(x.flip(1)).flip(1)
+    assert not torch.allclose(turned, transformer(x), atol=1e-3)
+    if positions == "relative":
+        torch.nn.init.zeros_(transformer.relative_positions.weight)
+        torch.testing.assert_close(transformer(x.flip(1)).flip(1), transformer(x))
+
+
+@pytest.mark.parametrize("causal", [True, False])
+def test_the_table_learns_with_the_right_gradient(causal: bool) -> None:
+    buckets = 6 if causal else 8
+    transformer = tiny(positions="relative", causal=causal, relative_buckets=buckets, relative_distance=6)
+    x, table = randn(2, S, D), transformer.relative_positions.weight
+    padding = {"lead": torch.tensor([0, 3])} if causal else {"mask": lengths_mask(S, 3)}
+    weight = randn(2, S, D, seed=2)
+    (transformer(x, **padding) * weight).sum().backward()
+    numeric = torch.zeros_like(table)
+    with torch.no_grad():
+        for place in range(table.numel()):
+            moved = []
+            for by in (1e-6, -1e-6):
+                table.view(-1)[place] += by
+                moved.append((transformer(x, **padding) * weight).sum())
+                table.view(-1)[place] -= by
+            numeric.view(-1)[place] = (moved[0] - moved[1]) / 2e-6
+    used = torch.arange(buckets) != (-1 if causal else 4)  # no step is ahead at distance 0
+    assert torch.equal((numeric.abs() > 1e-4).all(1), used)
+    torch.testing.assert_close(table.grad, numeric, rtol=1e-4, atol=1e-6)
+
+
+def test_relative_positions_go_with_lower_precision() -> None:
+    transformer, x = tiny(positions="relative").float(), randn(2, S, D).float()
+    expected = transformer(x)
+    with torch.autocast("cpu", torch.bfloat16):
+        torch.testing.assert_close(transformer(x).float(), expected, rtol=0.1, atol=0.1)
+    half = transformer.bfloat16()
+    assert half(x.bfloat16()).dtype == torch.bfloat16
+
+
+# --- padding in front -------------------------------------------------------------------------------------------------
+
+LEAD = [0, 3, S, 5]
+
+
+@pytest.mark.parametrize("causal", [True, False])
+@pytest.mark.parametrize("positions", POSITIONS)
+def test_a_row_is_the_same_behind_padding_as_alone(positions: str, causal: bool) -> None:
+    transformer = tiny(positions=positions, cross_attention=True, causal=causal)
+    x, states, seen = randn(4, S, D), randn(4, N, D, seed=2), lengths_mask(N, 2, 0, 3)
+    out = transformer(x, (states, seen), lead=torch.tensor(LEAD))
+    assert torch.isfinite(out).all()
+    for row, lead in enumerate(LEAD[:2] + LEAD[3:]):
+        row += row == 2
+        alone = transformer(x[row : row + 1, lead:], (states[row : row + 1], seen[row : row + 1]))
+        torch.testing.assert_close(out[row : row + 1, lead:], alone)
+
+
+@pytest.mark.parametrize("positions", POSITIONS)
+@pytest.mark.parametrize("chunks", [[1] * S, [4, 1, 1, 1], [2, 3, 2], [6, 1], [S]])
+def test_behind_padding_too_cached_chunks_equal_one_pass(positions: str, chunks: list[int]) -> None:
+    transformer, x, lead = tiny(positions=positions), randn(4, S, D), torch.tensor(LEAD)
+    cache, pieces = transformer.new_cache(4, S), []
+    for chunk in x.split(chunks, dim=1):
+        pieces.append(transformer(chunk, cache=cache, lead=None if pieces else lead))
+    torch.testing.assert_close(torch.cat(pieces, dim=1), transformer(x, lead=lead))
+
+
+@pytest.mark.parametrize("positions", POSITIONS)
+def test_what_padding_holds_reaches_nothing_and_learns_nothing(positions: str) -> None:
+    transformer, x, lead = tiny(positions=positions), randn(4, S, D).requires_grad_(), torch.tensor(LEAD)
+    real = torch.arange(S) >= lead[:, None]
+    transformer(x, lead=lead)[real].square().sum().backward()
+    assert (x.grad[~real] == 0).all() and (x.grad[real].abs().sum(-1) > 0).all()
+    assert all(torch.isfinite(weight.grad).all() for weight in transformer.parameters())
+    other = torch.where(real[..., None], x, 100.0)
+    torch.testing.assert_close(transformer(other, lead=lead)[real], transformer(x, lead=lead)[real])
+
+
+@pytest.mark.parametrize("positions", POSITIONS)
+def test_no_padding_is_bit_for_bit_as_nothing_said_and_needs_no_mask(positions: str) -> None:
+    transformer, x, views = tiny(positions=positions), randn(2, S, D), []
+    transformer.layers[0].attention.register_forward_pre_hook(lambda module, inputs: views.append(inputs[1]))
+    cache, none = transformer.new_cache(2, S), torch.zeros(2, dtype=torch.long)
+    assert torch.equal(transformer(x, lead=none), transformer(x))
+    transformer(x[:, :4], cache=cache, lead=none)
+    transformer(x[:, 4:5], cache=cache)
+    if positions == "relative":
+        assert all(len(view.mask) == 1 for view in views)  # one for all rows
+    else:
+        assert [(view.mask, view.causal) for view in views] == [(None, True)] * 3 + [(None, False)]
 
 
 def test_dropout_is_for_training_alone() -> None:
@@ -154,9 +276,16 @@ def test_no_projection_has_a_bias() -> None:
         lambda: TransformerConfig(dim=6, heads=2, positions="rotary"),
         lambda: TransformerConfig(positions="learned"),
         lambda: TransformerConfig(dropout=1.0),
+        lambda: TransformerConfig(positions="relative", relative_buckets=0),
+        lambda: TransformerConfig(positions="relative", relative_buckets=7),
+        lambda: TransformerConfig(positions="relative", relative_buckets=6, causal=False),
+        lambda: TransformerConfig(positions="relative", relative_distance=16),
+        lambda: TransformerConfig(positions="relative", relative_distance=8, causal=False),
         lambda: tiny()(randn(1, S, D), (randn(1, N, D), lengths_mask(N))),
         lambda: tiny()(randn(1, S, D), mask=lengths_mask(S)),
         lambda: tiny(causal=False).new_cache(1, S),
+        lambda: tiny()(randn(2, S, D), lead=torch.tensor([1])),
+        lambda: tiny()(randn(2, S, D), lead=torch.tensor([1, -1])),
         lambda: (lambda lm: lm(randn(1, S, D), cache=lm.new_cache(1, S - 1)))(tiny()),
     ],
 )
@@ -166,7 +295,7 @@ def test_what_cannot_be_is_refused_in_one_line(act: object) -> None:
     assert "\n" not in str(refusal.value)
 
 
-@pytest.mark.parametrize("positions", ["sinusoidal", "rotary"])
+@pytest.mark.parametrize("positions", POSITIONS)
 def test_gradients_are_the_same_when_layers_are_computed_again_on_the_way_back(positions: str) -> None:
     def gradients(checkpointing: bool) -> list[torch.Tensor]:
         transformer = tiny(dropout=0.3, cross_attention=True, positions=positions).train()

@@ -55,7 +55,8 @@ def steps(
         sampling: Its guidance_scale takes a second, textless row for each row, at the steps where it is not 1; its
             prompt_guidance_scale, if not 1 and P > 0, a third one. See ``guidance`` for what they do.
         context: ``[B, N, D]``, or None for none.
-        prefix: Codes ``[B, K, T]`` of the earlier stage, if the model has one.
+        prefix: Codes ``[B, K, T]`` of the earlier stage, if the model has one; T may be 0. Shorter rows are padded in
+            front with its codebook_size, in all codebooks, which changes nothing for them.
         seeds: One for each row; None takes fresh ones from torch's global generator.
         negative: What guidance goes away from in the place of no text, ``[B, N, D]`` or one for all rows ``[1, N, D]``,
             of any N; without a context too. With guidance_scale 1 it has no say.
@@ -110,7 +111,8 @@ def _check(lm: StreamLM, request: Request, seeds: Sequence[int] | None) -> None:
     request.sampling.check_codebooks(config.num_codebooks)
     _check_range("prompt", prompt, config.codebook_size)
     if prefix is not None:
-        _check_range("prefix", prefix, config.prefix.codebook_size)
+        _check_range("prefix", prefix, config.prefix.codebook_size + 1)  # one more: padding
+    lm.lead(prefix)
     if prefix is not None and request.apart:
         raise ValueError("a reading without the prompt has no prefix to stand on: set prompt_guidance_scale to 1")
     for name, given in (("seeds", seeds), ("prefix", prefix)):

@@ -183,6 +183,7 @@ class _Rows:
         states = self._lm.read(cells.repeat(count, 1, 1), context, prefix, cache)
         for place, each in enumerate(progress):
             each.step, each.length = step, cache.length
+            each.lead = None if cache.lead is None else cache.lead[: self._rows]
             if each.memory is None and cache.context is not None:
                 each.memory = Memory(*(part.chunk(count)[place] for part in cache.context))
         return self._lm.predict(states[:, -1:])[:, :, 0].chunk(count)
@@ -194,6 +195,8 @@ class _Rows:
             self._caches[which] = KVCache(self._keys[:, rows], self._values[:, rows])
         cache = self._caches[which]
         cache.length = self._progress[which[0]].length
+        lead = self._progress[which[0]].lead  # all readings stand on one prefix
+        cache.lead = None if lead is None else lead.repeat(len(which))
         memories = [self._progress[i].memory for i in which]
         if cache.context is None and cache.length:
             known = [memory for memory in memories if memory is not None]
@@ -208,6 +211,7 @@ class _Progress:
     step: int  # the one that it reads next
     length: int = 0  # of its part of the cache
     memory: Memory | None = None  # its context
+    lead: Tensor | None = None  # the padding in front of its rows
 
 
 def _scales(lm: StreamLM, request: Request, found: list[Reading]) -> Tensor:

@@ -94,7 +94,8 @@ class StreamLM(nn.Module):
             codes: From 0 to V - 1; V (``special``) at padding behind a short row makes its last frames stand as they
                 do in generation.
             context: Of ``condition``; None is the null context.
-            prefix: Codes ``[B, K, T]`` of the earlier stage, if the model has one.
+            prefix: Codes ``[B, K, T]`` of the earlier stage, if the model has one; T may be 0. Rows shorter than T are
+                padded in front with the code that is none of theirs, its codebook_size: see ``lead``.
         """
         num_frames = codes.shape[-1]
         sequence = F.pad(self.pattern.apply(codes, self.special), (1, -1), value=self.special)
@@ -127,16 +128,52 @@ class StreamLM(nn.Module):
         With a cache (``new_cache``) these are the next S steps, and context and prefix are read in the first call only.
         """
         offsets = torch.arange(self.config.num_codebooks, device=sequence.device) * (self.config.codebook_size + 1)
-        x = self.embedding(sequence + offsets[:, None]).sum(dim=1)
+        x, lead = self.embedding(sequence + offsets[:, None]).sum(dim=1), None
         if cache is None or cache.length == 0:
+            lead = self.lead(prefix)
             x = torch.cat([*self._embed_prefix(prefix), x], dim=1)
-        states: Tensor = self.transformer(x, context, cache)
+        states: Tensor = self.transformer(x, context, cache, lead=lead)
         return states[:, -sequence.shape[-1] :]
 
     def predict(self, states: Tensor) -> Tensor:
         """States ``[B, S, D] -> `` logits ``[B, K, S, V]``."""
         logits: Tensor = rearrange(self.heads(states), "b s (k v) -> b k s v", k=self.config.num_codebooks)
         return logits
+
+    def log_likelihood(
+        self, codes: Tensor, mask: Tensor, context: Context | None = None, prefix: Tensor | None = None
+    ) -> Tensor:
+        """How likely codes ``[B, K, T]`` are in nats, ``[B]``: the sum of the logarithms over frames and codebooks.
+
+        Args:
+            codes: From 0 to V - 1; anything where masked.
+            mask: ``[B, T]``, True at frames that count; elsewhere is the special code, and nothing else is seen.
+            context: As in ``forward``.
+            prefix: As in ``forward``; it is given and not counted.
+        """
+        counted = mask[:, None].expand(codes.shape).bool()
+        logits = self(codes.masked_fill(~counted, self.special), context, prefix)
+        return -entropies(logits, codes, counted).sum(dim=(1, 2))
+
+    def lead(self, prefix: Tensor | None) -> Tensor | None:
+        """How many steps of padding stand in front of each row, ``[B]``; refuses a prefix that does not fit the model.
+
+        A row of ``[B, K, T]`` that is shorter than T is padded in front, in all codebooks, with the prefix's
+        codebook_size. It may be padding alone.
+        """
+        config = self.config.prefix
+        if prefix is None and not config.num_codebooks:
+            return None
+        if prefix is None or prefix.shape[1] != config.num_codebooks:
+            given = "none" if prefix is None else f"one of {prefix.shape[1]} codebooks"
+            raise ValueError(f"the model stands on a prefix of {config.num_codebooks} codebooks, got {given}")
+        padded = prefix == config.codebook_size
+        frames = padded[:, 0].sum(dim=-1)
+        in_front = torch.arange(prefix.shape[-1], device=prefix.device) < frames[:, None]
+        if bool((padded != in_front[:, None]).any()):
+            found = f"the code {config.codebook_size} stands in the prefix behind a code, or in some codebooks alone"
+            raise ValueError(f"{found}: it is padding, put it in front of a row and in all codebooks")
+        return frames * config.num_codebooks
 
     def new_cache(self, batch: int, num_frames: int, prefix: Tensor | None = None) -> KVCache:
         """Return an empty cache for ``batch`` rows of a prefix and ``num_frames`` frames."""
@@ -157,14 +194,12 @@ class StreamLM(nn.Module):
 
     def _embed_prefix(self, prefix: Tensor | None) -> list[Tensor]:
         """``[B, K, T] -> [[B, K * T, D]]``, frame by frame; nothing for a model without prefix."""
-        config = self.config.prefix
-        if prefix is None and not config.num_codebooks:
+        if prefix is None:
             return []
-        if prefix is None or prefix.shape[1] != config.num_codebooks:
-            given = "none" if prefix is None else f"one of {prefix.shape[1]} codebooks"
-            raise ValueError(f"the model stands on a prefix of {config.num_codebooks} codebooks, got {given}")
+        config = self.config.prefix
+        codes = prefix.masked_fill(prefix == config.codebook_size, 0)  # padding is not seen: any code will do
         offsets = torch.arange(config.num_codebooks, device=prefix.device) * config.codebook_size
-        x: Tensor = self.prefix_embedding(rearrange(prefix + offsets[:, None], "b k t -> b (t k)"))
+        x: Tensor = self.prefix_embedding(rearrange(codes + offsets[:, None], "b k t -> b (t k)"))
         return [x]
 
     def _initialise(self) -> None:
@@ -187,10 +222,15 @@ def codebook_losses(logits: Tensor, codes: Tensor, mask: Tensor) -> Tensor:
         mask: ``[B, T]`` or ``[B, K, T]``, True at frames that count.
     """
     counted = (mask if mask.dim() == 3 else mask[:, None]).expand(codes.shape).bool()
+    weights = counted.float()
+    return entropies(logits, codes, counted).sum(dim=(0, 2)) / weights.sum(dim=(0, 2)).clamp(min=1)
+
+
+def entropies(logits: Tensor, codes: Tensor, counted: Tensor) -> Tensor:
+    """Cross-entropy of each code in nats, ``[B, K, T]`` float32; 0 where ``counted``, ``[B, K, T]`` bool, is not."""
     targets = codes.masked_fill(~counted, 0).flatten()
     entropy = F.cross_entropy(logits.flatten(0, 2).float(), targets, reduction="none").view(codes.shape)
-    weights = counted.to(entropy.dtype)
-    return (entropy * weights).sum(dim=(0, 2)) / weights.sum(dim=(0, 2)).clamp(min=1)
+    return entropy * counted
 
 
 def loss(logits: Tensor, codes: Tensor, mask: Tensor) -> Tensor:

@@ -47,7 +47,7 @@ def context_of(lengths: list[int]) -> Context:
 
 @pytest.mark.parametrize("scale", [1.0, 3.0])
 @pytest.mark.parametrize("given", [0, 3])
-@pytest.mark.parametrize("positions", ["sinusoidal", "rotary"])
+@pytest.mark.parametrize("positions", ["sinusoidal", "rotary", "relative"])
 @pytest.mark.parametrize("pattern", PATTERNS)
 def test_greedy_generation_equals_teacher_forcing(pattern: str, positions: str, given: int, scale: float) -> None:
     lm, context, prompt = tiny_lm(pattern, positions=positions), context_of([4, 2]), codes_of(2, given)

@@ -17,7 +17,7 @@ from audiolm_kit.transformer import TransformerConfig
 
 K, V, T = 3, 11, 5
 PATTERNS = ["parallel", "delay", "flatten"]
-POSITIONS = ["sinusoidal", "rotary"]
+POSITIONS = ["sinusoidal", "rotary", "relative"]
 
 
 def tiny_lm(pattern: str = "delay", positions: str = "sinusoidal", **options: object) -> StreamLM:
