@@ -44,6 +44,15 @@ class ConvNeXtConfig:
     noise: bool = False
     """The decoder says for each frame and frequency how much of it is noise, an idea of DDSP (arXiv:2001.04643): what
     codes cannot and ears need not tell apart, such as the drops of rain, is drawn and not copied."""
+    linear: bool = False
+    """A straight way beside the blocks, from log magnitudes to latents and back. Training starts it as the principal
+    components of its first batches (``begin``), so that the blocks have to learn only what the best linear codec
+    leaves: pitch, which blocks alone find after very many steps, is there from the first one."""
+
+    @property
+    def bins(self) -> int:
+        """Frequencies of a spectral frame of one channel."""
+        return self.fft_size // 2 + 1
 
     def __post_init__(self) -> None:
         if self.fft_size < self.hop or (self.fft_size - self.hop) % 2:
@@ -65,11 +74,31 @@ class ConvNeXtEncoder(nn.Module):
         self.blocks = nn.Sequential(*(ConvNeXtBlock(config) for _ in range(config.encoder_layers)))
         self.norm = nn.LayerNorm(config.width)
         self.leave = nn.Linear(config.width * config.frames_per_code, config.dim)
+        if config.linear:
+            self.linear = nn.Linear(channels * config.bins * config.frames_per_code, config.dim)
+            nn.init.zeros_(self.leave.weight)
+            nn.init.zeros_(self.leave.bias)
 
     def forward(self, audio: Tensor) -> Tensor:
-        hidden = self.blocks(self.enter(self._spectrum(audio)))  # [B, S, W]
-        joined = rearrange(self.norm(hidden), "b (t n) w -> b t (n w)", n=self.config.frames_per_code)
-        return self.leave(joined).float().transpose(1, 2)
+        spectrum = self._spectrum(audio)
+        joined = self._joined(self.norm(self.blocks(self.enter(spectrum))))
+        latents = self.leave(joined).float()
+        if self.config.linear:
+            latents = latents + self.linear(self._log_magnitudes(spectrum)).float()
+        return latents.transpose(1, 2)
+
+    def log_magnitudes(self, audio: Tensor) -> Tensor:
+        """Audio [B, C, L] -> what the linear way reads, [B, T, N C F]: the N spectral frames of each code frame."""
+        return self._log_magnitudes(self._spectrum(audio))
+
+    def _log_magnitudes(self, spectrum: Tensor) -> Tensor:
+        """[B, S, 3 C F] -> [B, T, N C F]."""
+        logs = rearrange(spectrum, "b s (c n f) -> n b s (c f)", n=3, f=self.config.bins)[0]
+        return self._joined(logs.clamp_min(QUIETEST))
+
+    def _joined(self, frames: Tensor) -> Tensor:
+        """[B, S, W] -> [B, T, N W]."""
+        return rearrange(frames, "b (t n) w -> b t (n w)", n=self.config.frames_per_code)
 
     def _spectrum(self, audio: Tensor) -> Tensor:
         """[B, C, L] -> [B, S, 3 C F]: log magnitude, and real and imaginary part of the magnitude's power 0.3."""
@@ -101,18 +130,29 @@ class ConvNeXtDecoder(nn.Module):
         self.blocks = nn.Sequential(*(ConvNeXtBlock(config) for _ in range(config.decoder_layers)))
         self.norm = nn.LayerNorm(config.width)
         self.head = FourierHead(config, channels)
+        if config.linear:
+            self.linear = nn.Linear(config.dim, channels * config.bins * config.frames_per_code)
 
     def forward(self, latents: Tensor, draws: int = 0) -> Tensor:
         """See `FourierHead` for ``draws``."""
         return self.head(self.frames(latents), draws)
 
     def frames(self, latents: Tensor) -> Tensor:
-        """Latents [B, D, T] -> what the head reads, [B, S, W]."""
-        return self.norm(self.blocks(self.mix(self._spread(latents))))
+        """Latents [B, D, T] -> what the head reads, [B, S, W']: of the blocks, and the linear way's log magnitudes."""
+        spread = self._spread(latents)
+        hidden, beside = spread[..., : self.config.width], spread[..., self.config.width :]
+        return torch.cat([self.norm(self.blocks(self.mix(hidden))), beside], -1)
 
     def _spread(self, latents: Tensor) -> Tensor:
-        """[B, D, T] -> [B, S, W]."""
-        return rearrange(self.enter(latents.transpose(1, 2)), "b t (n w) -> b (t n) w", n=self.config.frames_per_code)
+        """[B, D, T] -> [B, S, W']."""
+        ways = [self.enter, self.linear] if self.config.linear else [self.enter]
+        count, given = self.config.frames_per_code, latents.transpose(1, 2)
+        return torch.cat([rearrange(way(given), "b t (n w) -> b (t n) w", n=count) for way in ways], -1)
+
+    def _beside(self, layer: nn.Module) -> Callable[[Tensor], Tensor]:
+        """A layer on the first W of [B, S, W'], on [B, W', S] instead; what lies beside passes by."""
+        width = self.config.width
+        return lambda x: torch.cat([layer(x[:, :width].transpose(1, 2)).transpose(1, 2), x[:, width:]], 1)
 
     def stages(self) -> list[Stage]:
         """What streaming runs one after the other: the convolutions and, for its overlap, the head look around."""
@@ -120,8 +160,8 @@ class ConvNeXtDecoder(nn.Module):
         layers = (self.mix, *self.blocks)
         return [
             Stage(stateless(lambda latents: self._spread(latents).transpose(1, 2)), hop=self.config.frames_per_code),
-            *(Stage(stateless(_time_last(layer)), kept=KERNEL - 1, late=KERNEL // 2) for layer in layers),
-            Stage(lambda x, state: self.head.carried(self.norm(x.transpose(1, 2)), state)),
+            *(Stage(stateless(self._beside(layer)), kept=KERNEL - 1, late=KERNEL // 2) for layer in layers),
+            Stage(lambda x, state: self.head.carried(self._beside(self.norm)(x).transpose(1, 2), state)),
             Stage(
                 stateless(self.head.waveform),
                 kept=math.ceil(size / hop) - 1,
@@ -169,17 +209,16 @@ class FrameConv(nn.Conv1d):
             return super().forward(frames.transpose(1, 2).to(self.weight.dtype)).transpose(1, 2)
 
 
-def _time_last(layer: nn.Module) -> Callable[[Tensor], Tensor]:
-    """A layer on [B, S, W], on [B, W, S] instead."""
-    return lambda x: layer(x.transpose(1, 2)).transpose(1, 2)
-
-
+QUIETEST = math.log(1e-3)
+"""Of a log magnitude: some 70 dB under full scale."""
+NOISE_LOG = -0.5772156649 / 2
+"""The mean log magnitude of complex noise of variance 1: Euler's constant by -2."""
 NOISE_FRAMES = 2048
 """Spectral frames until the noise repeats itself."""
 
 
 class FourierHead(nn.Module):
-    """Frames [B, S, W] -> audio [B, C, S * hop]: magnitude and phase, inverse transform, overlap-add (Vocos).
+    """Frames [B, S, W'] -> audio [B, C, S * hop]: magnitude and phase, inverse transform, overlap-add (Vocos).
 
     With ``noise``, a share of each magnitude has the predicted phase and the rest is complex noise. That stands in a
     table, so that decoding the same codes gives the same samples, in one piece or in many.
@@ -201,6 +240,10 @@ class FourierHead(nn.Module):
             with torch.no_grad():  # quiet at first, and a quarter of it tonal: how loud is learned before which phase
                 self.project.bias[:size] -= 3.0
                 self.project.bias[2 * size :] -= 1.0
+        if config.linear:
+            with torch.no_grad():  # the linear way alone says how loud
+                self.project.weight[:size] = 0.0
+                self.project.bias[:size] = 0.0
 
     def forward(self, frames: Tensor, draws: int = 0) -> Tensor:
         """Frames [B, S, W] -> audio [B, C, S * hop]; with ``draws``, as many of each item, [draws * B, C, S * hop].
@@ -220,12 +263,13 @@ class FourierHead(nn.Module):
     def measured(self, audio: Tensor) -> Tensor:
         """Audio [B, C, S * hop] -> what ``log_magnitude`` would be of a head that made just this, [B, C, S, F].
 
-        Bounded below at 1e-3, some 70 dB under full scale, where nothing is heard.
+        On average: noise of magnitude 1 has a mean log magnitude below 0. Bounded where nothing is heard any more.
         """
         size, hop = self.config.fft_size, self.config.hop
         margin = (size - hop) // 2
         frames = F.pad(audio.float(), (margin, margin)).unfold(2, size, hop)
-        return torch.fft.rfft(frames * self.window, norm="ortho").abs().clamp_min(1e-3).log()
+        logs = torch.fft.rfft(frames * self.window, norm="ortho").abs().clamp_min(1e-7).log().clamp_min(QUIETEST)
+        return logs - NOISE_LOG if self.config.noise else logs
 
     def carried(self, frames: Tensor, state: State) -> tuple[Tensor, State]:
         """Frames [B, S, W] -> spectra [B, 2 C F, S], going on in the noise where the frames before have left it."""
@@ -241,8 +285,12 @@ class FourierHead(nn.Module):
 
     def _parts(self, frames: Tensor) -> Tensor:
         """Log magnitude, phase and, with noise, the logit of the tonal share: [2 or 3, B, C, S, F]."""
-        bins = self.config.fft_size // 2 + 1
-        return rearrange(self.project(frames).float(), "b s (n c f) -> n b c s f", c=self.channels, f=bins)
+        hidden, beside = frames[..., : self.config.width], frames[..., self.config.width :].float()
+        parts = rearrange(self.project(hidden).float(), "b s (n c f) -> n b c s f", c=self.channels, f=self.config.bins)
+        if not self.config.linear:
+            return parts
+        beside = rearrange(beside, "b s (c f) -> b c s f", c=self.channels)
+        return torch.cat([(parts[0] + beside)[None], parts[1:]])
 
     def _spectrum(self, parts: Tensor, starts: Tensor) -> Tensor:
         """The spectrum under the noise from these places of the table on, one [B] for each item: [B, 2 C F, S]."""
@@ -273,3 +321,24 @@ class FourierHead(nn.Module):
         margin = (size - hop) // 2
         both = both[:, margin : length - margin]
         return both[:-1] / both[-1:].clamp_min(1e-3)
+
+
+@torch.no_grad()
+def begin(encoder: ConvNeXtEncoder, decoder: ConvNeXtDecoder, audio: Tensor) -> None:
+    """Set the linear way to the principal components of the log magnitudes of audio [B, C, L], whole code frames.
+
+    Latents are scaled to a mean square of 1, the first component the largest.
+    """
+    if not encoder.config.linear:
+        raise ValueError("the codec has no linear way to begin with: set convnext.linear")
+    vectors = encoder.log_magnitudes(audio).flatten(0, 1).double()
+    if len(vectors) <= encoder.config.dim:
+        raise ValueError(f"{len(vectors)} frames do not say {encoder.config.dim} principal components: give more audio")
+    mean = vectors.mean(0)
+    variances, directions = torch.linalg.eigh(torch.cov((vectors - mean).T, correction=0))  # rising
+    kept = directions[:, -encoder.config.dim :].flip(1).T  # [D, N C F]
+    scale = variances[-encoder.config.dim :].mean().clamp_min(1e-12).sqrt()
+    encoder.linear.weight.copy_(kept / scale)
+    encoder.linear.bias.copy_(-kept @ mean / scale)
+    decoder.linear.weight.copy_(kept.T * scale)
+    decoder.linear.bias.copy_(mean - (NOISE_LOG if encoder.config.noise else 0.0))

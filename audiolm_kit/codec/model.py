@@ -13,6 +13,7 @@ from einops import rearrange
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from audiolm_kit.codec import convnext
 from audiolm_kit.codec.convnext import ConvNeXtConfig, ConvNeXtDecoder, ConvNeXtEncoder
 from audiolm_kit.codec.rvq import QuantizerConfig, ResidualQuantizer
 from audiolm_kit.codec.seanet import SEANetConfig, SEANetDecoder, SEANetEncoder
@@ -161,6 +162,16 @@ class NeuralCodec(nn.Module):
         else:
             made = self.decoder(latents)
         return Reconstruction(self.with_channels(made)[..., : audio.shape[-1]], codes, commitment, magnitude)
+
+    def begin(self, audio: Tensor) -> None:
+        """Before training, start what has a best start: the linear way, from audio [B, C, L] such as is trained on.
+
+        Raises:
+            ValueError: the body has none (``convnext.linear``), or there is too little audio.
+        """
+        if not (isinstance(self.encoder, ConvNeXtEncoder) and isinstance(self.decoder, ConvNeXtDecoder)):
+            raise ValueError(f"body {self.config.body} has no linear way: leave begin out")
+        convnext.begin(self.encoder, self.decoder, self._body_input(audio))
 
     @torch.no_grad()
     def encode(self, audio: Tensor, num_codebooks: int | None = None) -> Tensor:

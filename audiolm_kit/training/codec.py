@@ -23,11 +23,14 @@ from audiolm_kit.codec.losses import (
     hinge_generator,
 )
 from audiolm_kit.codec.model import CodecConfig, NeuralCodec
-from audiolm_kit.data.modules import SoundBatch
+from audiolm_kit.data.modules import AudioData, SoundBatch
 from audiolm_kit.training.optim import WarmupConstant
 from audiolm_kit.training.task import Task
 
 DEFAULT_WEIGHTS = {"mel": 2.0, "wave": 0.1, "adversarial": 4.0, "feature": 4.0}
+
+BEGIN_FRAMES = 10_000
+"""Code frames that a linear way begins on: 3 minutes at 50 a second."""
 
 
 class CodecTask(Task):
@@ -90,6 +93,23 @@ class CodecTask(Task):
         self.make_optimizer, self.make_scheduler = optimizer, scheduler
         self.quantize_from, self.adversarial_from = quantize_from, adversarial_from
         self.quantizer_dropout = quantizer_dropout
+
+    def setup(self, stage: str) -> None:
+        """Start the codec's linear way, if it has one, on what is trained on; a run that goes on brings its own."""
+        super().setup(stage)
+        if self.codec.config.body != "convnext" or not self.codec.config.convnext.linear or self.batches_seen:
+            return
+        data = getattr(self.trainer, "datamodule", None)
+        if not isinstance(data, AudioData):
+            raise ValueError(
+                f"the codec's linear way begins on training sounds, got data of {type(data).__name__}: "
+                "set data to audiolm_kit.data.modules.AudioData"
+            )
+        batches, frames = [], 0
+        while frames < BEGIN_FRAMES:
+            batches.append(data.make_batch(len(batches)).audio)
+            frames += len(batches[-1]) * -(-batches[-1].shape[-1] // self.codec.hop)
+        self.codec.begin(torch.cat(batches))
 
     def training_step(self, batch: SoundBatch, batch_idx: int) -> None:
         """One step of the discriminator, once it has started, and one of the codec."""
