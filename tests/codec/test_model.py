@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from audiolm_kit import checkpoint
-from audiolm_kit.codec.convnext import ConvNeXtConfig
+from audiolm_kit.codec.convnext import ConvNeXtConfig, ConvNeXtDecoder, ConvNeXtEncoder
 from audiolm_kit.codec.model import CodecConfig, NeuralCodec
 from audiolm_kit.codec.rvq import QuantizerConfig
 from audiolm_kit.codec.seanet import SEANetConfig
@@ -250,3 +250,33 @@ def test_codecs_of_before_keep_their_fingerprints() -> None:
 def test_a_config_that_cannot_work_is_refused(change: dict[str, object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         replace(CONVNEXT, **change)
+
+
+def test_a_linear_way_begins_as_the_principal_components_of_log_magnitudes() -> None:
+    torch.manual_seed(0)
+    config = replace(CONVNEXT, convnext=replace(CONVNEXT.convnext, linear=True))
+    codec = NeuralCodec(config).eval()
+    audio = noise(6, 1, 3200) * torch.linspace(0.01, 1, 3200)
+    codec.begin(audio)
+    assert isinstance(codec.encoder, ConvNeXtEncoder) and isinstance(codec.decoder, ConvNeXtDecoder)
+    vectors = codec.encoder.log_magnitudes(audio).flatten(0, 1)
+    mean = vectors.mean(0)
+    _, _, directions = torch.linalg.svd(vectors - mean, full_matrices=False)
+    kept = directions[: config.convnext.dim]
+    latents = codec.encoder(audio)
+    made = codec.decoder.linear(latents.transpose(1, 2)).flatten(0, 1)
+    torch.testing.assert_close(made, (vectors - mean) @ kept.T @ kept + mean, rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(latents.square().mean(), torch.tensor(1.0), rtol=1e-3, atol=0)
+
+
+def test_what_has_no_linear_way_cannot_begin_it() -> None:
+    with pytest.raises(ValueError, match="set convnext.linear"):
+        make_codec(CONVNEXT).begin(noise(1, 1, 3200))
+    with pytest.raises(ValueError, match="body seanet has no linear way"):
+        make_codec(SEANET).begin(noise(1, 1, 3200))
+
+
+def test_too_little_audio_does_not_begin_a_linear_way() -> None:
+    config = replace(CONVNEXT, convnext=replace(CONVNEXT.convnext, linear=True))
+    with pytest.raises(ValueError, match="give more audio"):
+        make_codec(config).begin(noise(1, 1, make_codec(config).hop))

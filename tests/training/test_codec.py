@@ -40,6 +40,7 @@ CODEC = CodecConfig(
     ),
     quantizer=QuantizerConfig(num_codebooks=3, codebook_size=16, dim=4),
 )
+LINEAR = replace(CODEC, convnext=replace(CODEC.convnext, linear=True))
 JUDGE = DiscriminatorConfig(filters=2, fft_sizes=(64,), dilations=(1,), kernel=(3, 3))
 ADVERSARIAL = {"quantize_from": 1, "adversarial_from": 2}
 
@@ -150,6 +151,22 @@ def test_magnitudes_are_learned_where_they_weigh(manifest: str, tmp_path: Path) 
     assert reached[1] < 0.8 * reached[0]
 
 
+def test_a_linear_way_begins_on_what_is_trained_on(manifest: str, tmp_path: Path) -> None:
+    reached = []
+    for codec in (CODEC, LINEAR):
+        learned = Learned()
+        make_trainer(tmp_path, 1, learned).fit(make_task(codec, quantize_from=1), make_data(manifest, batch_size=5))
+        reached += learned.values("train/magnitude")
+    assert reached[1] < 0.3 * reached[0]
+
+
+def test_a_linear_way_has_to_see_what_is_trained_on(manifest: str, tmp_path: Path) -> None:
+    data = make_data(manifest)
+    data.setup("fit")
+    with pytest.raises(ValueError, match="linear way begins on training sounds, got data of NoneType"):
+        make_trainer(tmp_path, 1).fit(make_task(LINEAR), data.train_dataloader())
+
+
 def test_half_precision_learns(manifest: str, tmp_path: Path) -> None:
     learned, task = Learned(), make_task(**ADVERSARIAL)
     make_trainer(tmp_path, 30, learned, precision="bf16-mixed").fit(task, make_data(manifest, batch_size=5))
@@ -188,9 +205,12 @@ def test_quantizer_dropout_uses_every_number_of_codebooks() -> None:
 # --- going on
 
 
-@pytest.mark.parametrize("num_workers", [0, 1])
-def test_a_run_that_was_killed_goes_on_as_if_it_had_not(manifest: str, tmp_path: Path, num_workers: int) -> None:
+@pytest.mark.parametrize(("num_workers", "linear"), [(0, False), (1, False), (0, True)])
+def test_a_run_that_was_killed_goes_on_as_if_it_had_not(
+    manifest: str, tmp_path: Path, num_workers: int, linear: bool
+) -> None:
     options = {**ADVERSARIAL, "scheduler": lambda optimizer: WarmupCosine(optimizer, 2, 8)}
+    options["codec"] = LINEAR if linear else CODEC
     whole, first, second = Learned(), Learned(), Learned()
     wanted = make_task(**options)
     make_trainer(tmp_path / "whole", 6, whole).fit(wanted, make_data(manifest))
