@@ -12,20 +12,26 @@ if TYPE_CHECKING:
     from audiolm_kit.codec.streaming import StreamingDecoder as StreamingDecoder
     from audiolm_kit.evaluation.perceptual import ClapScorer as ClapScorer
     from audiolm_kit.inference.audiogen import AudioGen as AudioGen
+    from audiolm_kit.inference.audiolm import AudioLM as AudioLM
+    from audiolm_kit.inference.chain import StageSampling as StageSampling
     from audiolm_kit.lm.model import LMConfig as LMConfig
     from audiolm_kit.lm.model import StreamLM as StreamLM
     from audiolm_kit.lm.sampling import Sampling as Sampling
+    from audiolm_kit.semantic.tokenizer import SemanticTokenizer as SemanticTokenizer
 
 __version__ = "0.1.0"
 
 _HOMES = {
     "AudioGen": "inference.audiogen",
+    "AudioLM": "inference.audiolm",
     "ClapScorer": "evaluation.perceptual",
     "CodecConfig": "codec.model",
     "LMConfig": "lm.model",
     "NeuralCodec": "codec.model",
     "Sampling": "lm.sampling",
+    "SemanticTokenizer": "semantic.tokenizer",
     "Sound": "audio",
+    "StageSampling": "inference.chain",
     "StreamLM": "lm.model",
     "StreamingDecoder": "codec.streaming",
 }

@@ -98,10 +98,19 @@ def write_into(model: nn.Module, folder: Path) -> None:
     save_file(state, folder / WEIGHTS)
 
 
-def save_bundle(folder: str | Path, kind: str, parts: Mapping[str, nn.Module], files: Mapping[str, bytes]) -> None:
+def save_bundle(
+    folder: str | Path,
+    kind: str,
+    parts: Mapping[str, nn.Module],
+    files: Mapping[str, bytes],
+    about: Mapping[str, Any] = {},
+) -> None:
     """Write several models and files as one checkpoint folder, whole or not at all; an earlier one is replaced.
 
     Its ``config.json`` names the fingerprint of each, so that a part from elsewhere is noticed (``check_bundle``).
+
+    Args:
+        about: further keys of ``config.json``, plain values; ``read_kind`` returns them.
 
     Raises:
         ValueError: the folder holds something else.
@@ -117,8 +126,9 @@ def save_bundle(folder: str | Path, kind: str, parts: Mapping[str, nn.Module], f
         fingerprints = bundle_fingerprints(
             {name: load(type(part), draft / name) for name, part in parts.items()}, files
         )
-        about = {"format": FORMAT, "kind": kind, "fingerprints": fingerprints}
-        (draft / CONFIG).write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
+        own = {"format": FORMAT, "kind": kind, "fingerprints": fingerprints}
+        assert not own.keys() & about.keys()
+        (draft / CONFIG).write_text(json.dumps({**own, **about}, indent=2) + "\n", encoding="utf-8")
 
 
 def bundle_fingerprints(parts: Mapping[str, nn.Module], files: Mapping[str, bytes]) -> dict[str, str]:
@@ -181,6 +191,13 @@ def read_kind(folder: str | Path, kind: str) -> dict[str, Any]:
     return stored
 
 
+def kind_of(folder: str | Path) -> str:
+    """What a checkpoint folder says that it holds; empty where it does not say, for whoever opens it to complain."""
+    path = Path(folder) / CONFIG
+    kind = read_json(path).get("kind", "") if path.is_file() else ""
+    return kind if isinstance(kind, str) else ""
+
+
 def article(name: str) -> str:
     """A class's name as a sentence has it."""
     return f"{'an' if name[:1] in 'AEIOU' else 'a'} {name}"
@@ -209,6 +226,8 @@ def chosen(config: Any) -> dict[str, Any]:
     """
     kept = {}
     for field in dataclasses.fields(config):
+        if not field.compare:  # where something lies, not what it is
+            continue
         value = getattr(config, field.name)
         default = field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
         if value != default:

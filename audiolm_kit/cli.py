@@ -23,7 +23,9 @@ if TYPE_CHECKING:
 
     from audiolm_kit.data.tokenize import TokenizeOptions
     from audiolm_kit.inference.audiogen import AudioGen
+    from audiolm_kit.inference.audiolm import AudioLM
     from audiolm_kit.lm.sampling import Sampling
+    from audiolm_kit.semantic.tokenizer import SemanticTokenizer
 
 # What is slow to import (torch, Lightning) is imported by the verb that needs it: `audiolm-kit --help` stays quick.
 
@@ -159,7 +161,7 @@ def tokenize(codec: str, manifest: str, *, output: str, options: TokenizeOptions
     """Encode the recordings of a manifest into token shards; a stopped run goes on where it was.
 
     Args:
-        codec: The checkpoint folder of a codec.
+        codec: The checkpoint folder of a codec, or of a semantic tokenizer (audiolm-kit kmeans).
         manifest: The manifest of the recordings (JSON lines).
         output: The folder for the shards.
     """
@@ -169,7 +171,13 @@ def tokenize(codec: str, manifest: str, *, output: str, options: TokenizeOptions
     from audiolm_kit.data.tokenize import tokenize as encode
 
     device = checked_device(options.device)
-    model = checkpoint.load(NeuralCodec, codec)
+    model: NeuralCodec | SemanticTokenizer
+    if checkpoint.kind_of(codec) == "SemanticTokenizer":
+        from audiolm_kit.semantic.tokenizer import SemanticTokenizer
+
+        model = checkpoint.load(SemanticTokenizer, codec)
+    else:
+        model = checkpoint.load(NeuralCodec, codec)
     report = encode(model, checkpoint.fingerprint(model), manifest, output, replace(options, device=device))
     told = f"; {report.skipped} sounds skipped, see {SKIPPED}" if report.skipped else ""
     print(f"{output}: {report.rows} rows in {report.shards} shards{told}")
@@ -188,6 +196,9 @@ def generate(
     overlap: float = UNSAID,
     candidates: int = 1,
     scorer: str = "",
+    semantics_of: str = "",
+    voice: str = "",
+    temperature_of: tuple[str, ...] = (),
     seed: int = 0,
     device: str = "auto",
     sampling: Sampling,
@@ -195,7 +206,7 @@ def generate(
     """Make a sound for each text, and beside it a JSON file that says how it was made.
 
     Args:
-        checkpoint: The checkpoint folder.
+        checkpoint: The checkpoint folder of an AudioGen, or of an AudioLM, which reads no text.
         texts (str, optional): What is to be heard; several texts make several sounds.
         text: A further text; or a line of a timeline, as in --text "0-4: rain" --text "4-8: rain and a dog barking".
         output: The sound file (.wav, .flac, .ogg, .mp3); several are numbered, and a name without a suffix is a folder.
@@ -207,12 +218,23 @@ def generate(
         overlap: Seconds at the end of a window that the next one begins with; unless said 0.3 of a window.
         candidates: How many are made for each text; the one that the scorer likes best is kept.
         scorer: What likes them: the folder of a CLAP, or its name on the hub.
+        semantics_of: With an AudioLM, a recording to say anew, in another voice.
+        voice: A recording in whose voice that is said.
+        temperature_of: With an AudioLM, of one stage, as in --temperature_of semantic=0.7; else those of the paper.
         seed: The same seed makes the same sound.
         device: Where to compute: cpu, cuda, or auto for the best there is.
     """
     from audiolm_kit.inference.orders import Making, Order
 
     making = Making(negative=negative, window=window, overlap=overlap)
+    if is_audiolm(checkpoint):
+        from audiolm_kit.inference.unscripted import Unscripted, stage_sampling, wordless
+
+        count = wordless((*texts, *text), making, candidates, scorer)
+        given = (stage_sampling(sampling, temperature_of), seed, seconds, endless, window, overlap, output, stream)
+        Unscripted(*given, count, semantics_of=semantics_of, voice=voice).make(opened_audiolm(checkpoint, device))
+        return
+    refuse_stages(checkpoint, temperature_of=temperature_of, semantics_of=semantics_of, voice=voice)
     order = Order(
         (*texts, *text), making, sampling, seed, seconds, endless, output, stream, candidates=candidates, scorer=scorer
     )
@@ -231,6 +253,7 @@ def continue_(
     negative: str = "",
     window: float = UNSAID,
     overlap: float = UNSAID,
+    temperature_of: tuple[str, ...] = (),
     seed: int = 0,
     device: str = "auto",
     sampling: Sampling,
@@ -238,7 +261,7 @@ def continue_(
     """Continue a recording, and write the whole beside a JSON file that says how it was made.
 
     Args:
-        checkpoint: The checkpoint folder.
+        checkpoint: The checkpoint folder of an AudioGen, or of an AudioLM, which reads no text.
         prompt: The sound file to continue.
         text: What is to be heard, or a line of a timeline that counts from the prompt's start; nothing leaves it to the
             prompt.
@@ -249,6 +272,7 @@ def continue_(
         negative: What is not to be heard: guidance leads away from it.
         window: Seconds that are made at once; a longer sound is made window after window.
         overlap: Seconds at the end of a window that the next one begins with; unless said 0.3 of a window.
+        temperature_of: With an AudioLM, of one stage, as in --temperature_of semantic=0.7; else those of the paper.
         seed: The same seed makes the same sound.
         device: Where to compute: cpu, cuda, or auto for the best there is.
     """
@@ -256,6 +280,14 @@ def continue_(
     from audiolm_kit.inference.orders import Making, Order
 
     making = Making(negative=negative, window=window, overlap=overlap)
+    if is_audiolm(checkpoint):
+        from audiolm_kit.inference.unscripted import Unscripted, stage_sampling, wordless
+
+        wordless(text, making, 1, "")
+        whole = (stage_sampling(sampling, temperature_of), seed, seconds, endless, window, overlap, output, stream)
+        Unscripted(*whole, prompt=prompt).make(opened_audiolm(checkpoint, device))
+        return
+    refuse_stages(checkpoint, temperature_of=temperature_of)
     order = Order(text or ("",), making, sampling, seed, seconds, endless, output, stream)
     if len(order.sounds) > 1:
         raise ValueError(f"{len(text)} texts for one prompt: give one, or the lines of a timeline")
@@ -268,6 +300,113 @@ def opened(checkpoint: str, device: str) -> AudioGen:
     from audiolm_kit.inference.audiogen import AudioGen
 
     return AudioGen.load(checkpoint, checked_device(device))
+
+
+def is_audiolm(folder: str) -> bool:
+    """Whether a checkpoint folder says that it holds an AudioLM."""
+    from audiolm_kit.checkpoint import kind_of
+
+    return kind_of(folder) == "AudioLM"
+
+
+def opened_audiolm(folder: str, device: str) -> AudioLM:
+    """Load an AudioLM onto a device."""
+    from audiolm_kit.inference.audiolm import AudioLM
+
+    return AudioLM.load(folder, checked_device(device))
+
+
+def refuse_stages(folder: str, **given: object) -> None:
+    """Options that only an AudioLM has are refused where there is none."""
+    for name, value in given.items():
+        if value:
+            raise ValueError(f"{name} is {value!r}, but {folder} holds no AudioLM: leave it out")
+
+
+def kmeans(
+    manifest: str,
+    *,
+    output: str,
+    features: str = "mfcc",
+    layer: int = UNSAID,
+    codebook_size: int = 500,
+    sample_rate: int = UNSAID,
+    frame_rate: float = UNSAID,
+    split: str = "train",
+    max_frames: int = 500_000,
+    seed: int = 0,
+    device: str = "auto",
+) -> None:
+    """Fit a semantic tokenizer: k-means of the frames of recordings, each dimension standardised.
+
+    Args:
+        manifest: The manifest of the recordings (JSON lines).
+        output: The checkpoint folder of the tokenizer.
+        features: What a frame is: mfcc, mel, the folder of a masked model, or a model of transformers (folder or hub).
+        layer: Which layer of a model; tools/pick_layer.py finds the best.
+        codebook_size: How many different codes.
+        sample_rate: Of mfcc and mel, 16000 unless said; a model has its own.
+        frame_rate: Frames a second of mfcc and mel, 50 unless said; a model has its own.
+        split: Only recordings of this split (or of none); '' takes all.
+        max_frames: As many frames at most, drawn evenly, go into the k-means.
+        seed: The same seed finds the same codes.
+        device: Where to compute features: cpu, cuda, or auto for the best there is.
+    """
+    from tqdm import tqdm
+
+    from audiolm_kit import audio, checkpoint
+    from audiolm_kit.data.manifest import read_manifest
+    from audiolm_kit.semantic.fit import features_from, fit_tokenizer
+
+    checkpoint.refuse_foreign(Path(output))
+    found = features_from(features, layer, sample_rate, frame_rate)
+    rows = [row for row in read_manifest(manifest) if not split or row.split in (None, split)]
+    if not rows:
+        raise ValueError(f"{manifest} has no rows of split {split!r}: give another, or '' for all")
+    rate = found.config.sample_rate
+    shown = tqdm(rows, unit="clip", desc="kmeans", disable=not sys.stderr.isatty())
+    waveforms = (audio.fit(audio.read(row.path, row.start, row.duration), rate, 1).samples[0] for row in shown)
+    made = fit_tokenizer(
+        found, waveforms, codebook_size, seed=seed, max_frames=max_frames, device=checked_device(device)
+    )
+    checkpoint.save(made, output)
+    print(f"{output}: {codebook_size} codes, {made.frame_rate:g} a second, of {len(rows)} sounds")
+
+
+def assemble(*stages: str, output: str) -> None:
+    """Put the trained stages of an AudioLM together into one checkpoint folder.
+
+    Args:
+        stages: Their checkpoint folders, in any order: semantic and acoustic, or semantic, coarse and perhaps fine.
+        output: The checkpoint folder to write.
+    """
+    from audiolm_kit.inference.audiolm import AudioLM
+
+    model = AudioLM.assemble(stages)
+    model.save(output)
+    print(f"{output}: {' -> '.join(model.stages)}")
+
+
+def score(checkpoint: str, pairs: str, *, output: str = "", normalise: bool = False, device: str = "auto") -> None:
+    """How often an AudioLM finds the first recording of a pair likelier than the second (sWUGGY, sBLIMP and the like).
+
+    Args:
+        checkpoint: The checkpoint folder of an AudioLM.
+        pairs: Lines of two sound files with a tab between them and perhaps a group behind; paths are relative to it.
+        output: A JSON file for the scores of every pair.
+        normalise: Compare likelihoods per code, and not of whole recordings.
+        device: Where to compute: cpu, cuda, or auto for the best there is.
+    """
+    from functools import partial
+
+    from audiolm_kit.inference.scoring import read_pairs, score_pairs
+
+    listed = read_pairs(pairs)
+    model = opened_audiolm(checkpoint, device)
+    result = score_pairs(partial(model.log_likelihood, normalise=normalise), listed)
+    if output:
+        result.save(output)
+    print(*result.lines(), sep="\n")
 
 
 def checked_device(name: str) -> str:
@@ -304,9 +443,12 @@ class Verb(NamedTuple):
 VERBS: dict[str, Verb] = {
     "fit": Verb(fit),
     "manifest": Verb(manifest),
+    "kmeans": Verb(kmeans),
     "tokenize": Verb(tokenize, options="data.tokenize.TokenizeOptions"),
+    "assemble": Verb(assemble),
     "generate": Verb(generate, options="lm.sampling.Sampling"),
     "continue": Verb(continue_, options="lm.sampling.Sampling"),
+    "score": Verb(score),
     "doctor": Verb(doctor),
 }
 

@@ -204,7 +204,14 @@ def check_checkpoint(folder: Path) -> Finding:
     """A checkpoint opens, its parts fit each other, and it makes a short sound."""
     from audiolm_kit import checkpoint
 
-    trials = {"AudioGen": try_audiogen, "NeuralCodec": try_codec, "StreamLM": try_lm}
+    trials = {
+        "AudioGen": try_audiogen,
+        "AudioLM": try_audiolm,
+        "AudioLMStage": try_stage,
+        "NeuralCodec": try_codec,
+        "SemanticTokenizer": try_semantic,
+        "StreamLM": try_lm,
+    }
     try:
         kind = str(checkpoint.read_json(folder / checkpoint.CONFIG).get("kind"))
         if kind not in trials:
@@ -230,6 +237,40 @@ def try_codec(folder: Path) -> str:
         raise ValueError(f"{folder} decodes to NaN: its weights are damaged")
     shape = f"{codec.num_codebooks} codebooks of {codec.codebook_size} at {codec.frame_rate:g} Hz"
     return f"{shape}, fingerprint {checkpoint.fingerprint(codec)}, encodes and decodes"
+
+
+def try_semantic(folder: Path) -> str:
+    """Encode a tenth of a second."""
+    import torch
+
+    from audiolm_kit import checkpoint
+    from audiolm_kit.semantic.tokenizer import SemanticTokenizer
+
+    tokenizer = checkpoint.load(SemanticTokenizer, folder)
+    tokenizer.encode(torch.randn(1, 1, tokenizer.sample_rate // 10, generator=torch.Generator().manual_seed(0)) * 0.1)
+    shape = f"{tokenizer.codebook_size} codes of {tokenizer.config.features.kind} at {tokenizer.frame_rate:g} Hz"
+    return f"{shape}, fingerprint {checkpoint.fingerprint(tokenizer)}, encodes"
+
+
+def try_stage(folder: Path) -> str:
+    """Open a stage; it makes no sound before it is assembled with the others."""
+    from audiolm_kit.inference.assembly import read_stage
+
+    stage, _, _ = read_stage(folder)
+    return f"{stage.name}, opens; audiolm-kit assemble makes one model of all stages"
+
+
+def try_audiolm(folder: Path) -> str:
+    """Open all stages (which compares them with their tokenizers) and make a tenth of a second."""
+    import torch
+
+    from audiolm_kit.inference.audiolm import AudioLM
+
+    model = AudioLM.load(folder)
+    [sound] = model.generate(1, seconds=0.1)
+    if not torch.isfinite(sound.samples).all():
+        raise ValueError(f"{folder} makes NaN: its weights are damaged")
+    return f"{' -> '.join(model.stages)}, makes sound at {model.sample_rate} Hz"
 
 
 def try_lm(folder: Path) -> str:

@@ -139,6 +139,14 @@ def test_the_fingerprint_tells_apart_tensors_of_the_same_bytes() -> None:
     assert fingerprint(one) != fingerprint(other)
 
 
+def test_where_something_lies_is_no_part_of_the_fingerprint() -> None:
+    @dataclass(frozen=True)
+    class Placed(TinyConfig):
+        folder: str = field(default="", compare=False)
+
+    assert fingerprint(tiny(Placed(folder="here"))) == fingerprint(tiny(Placed(folder="there")))
+
+
 def test_a_field_added_later_leaves_fingerprints_alone_at_its_default() -> None:
     @dataclass(frozen=True)
     class Later(TinyConfig):
@@ -289,3 +297,17 @@ def test_a_file_is_replaced_whole(tmp_path: Path) -> None:
         write_json(tmp_path / "a.json", {"bad": object()})
     assert checkpoint.read_json(tmp_path / "a.json") == {"new": "ü"}
     assert [path.name for path in tmp_path.iterdir()] == ["a.json"]
+
+
+# --- bundles
+
+
+def test_a_bundle_keeps_what_is_said_about_it(tmp_path: Path) -> None:
+    checkpoint.save_bundle(tmp_path / "plain", "Pair", {"one": tiny()}, {"note": b"x"})
+    checkpoint.save_bundle(tmp_path / "told", "Pair", {"one": tiny()}, {"note": b"x"}, {"stage": {"range": (0, 4)}})
+    plain, told = (checkpoint.read_kind(tmp_path / name, "Pair") for name in ("plain", "told"))
+    assert plain.keys() == {"format", "kind", "fingerprints"}
+    assert told == {**plain, "stage": {"range": [0, 4]}}
+    with pytest.raises(AssertionError):  # what every bundle says is not for others to say
+        checkpoint.save_bundle(tmp_path / "false", "Pair", {"one": tiny()}, {}, {"fingerprints": {}})
+    assert not (tmp_path / "false").exists()

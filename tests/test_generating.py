@@ -77,7 +77,7 @@ def test_every_command_is_an_order_that_can_be_filled(
     monkeypatch.chdir(tmp_path)
     audio.write("bell.wav", audio.Sound(torch.zeros(1, 16000), 16000))
     monkeypatch.setattr(cli, "opened", opened)
-    with pytest.raises(Reached, match="build/(hello/lm|streams/lm/guided-0)"):
+    with pytest.raises(Reached, match="build/(hello/lm|streams/lm/delay4-0)"):
         cli.main(command)
 
 

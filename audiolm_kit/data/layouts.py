@@ -276,6 +276,7 @@ LAYOUTS: dict[str, Layout] = {
     "clotho": Layout(tables.is_clotho, tables.read_clotho),
     "fsd50k": Layout(tables.is_fsd50k, tables.read_fsd50k),
     "vggsound": Layout(tables.is_vggsound, tables.read_vggsound),
+    "maestro": Layout(tables.is_maestro, tables.read_maestro),
     "speech_commands": Layout(_is_speech_commands, _read_speech_commands),
     "digits": Layout(_is_digits, _read_digits),
     "librispeech": Layout(lambda folder: any(_transcripts(folder)), _read_librispeech),

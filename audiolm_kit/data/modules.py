@@ -220,7 +220,7 @@ class TokenBatch(NamedTuple):
     texts: list[str]
     """One caption an item; empty where there is none."""
     prefix: Tensor | None = None
-    """Codes [B, K, T] of an earlier stage."""
+    """Codes [B, K, T] of an earlier stage; in front of short ones stands their ``codebook_size``, which is no code."""
 
 
 class TokenSource(SteppedData):

@@ -1,4 +1,4 @@
-"""Datasets whose captions or tags stand in CSV tables: AudioCaps, AudioSet, Clotho, FSD50K, VGGSound.
+"""Datasets whose captions, tags or titles stand in CSV tables: AudioCaps, AudioSet, Clotho, FSD50K, VGGSound, MAESTRO.
 
 Copies differ in where the tables lie and in how the sounds are called, so tables are known by their columns and sounds
 are looked for by name, anywhere below the folder. A sound with several captions makes an entry for each.
@@ -149,6 +149,26 @@ def read_vggsound(folder: Path) -> Iterator[Entry]:
         path = sounds.find(_youtube_names(cells[0], cells[1]), split)
         yield Entry(path, known | {"start_time": cells[1]}, f"{file} line {number}")
     yield from sounds.unnamed("vggsound.csv")
+
+
+def is_maestro(folder: Path) -> bool:
+    return bool(_tables(folder, "audio_filename", "canonical_composer", "canonical_title", "split"))
+
+
+def read_maestro(folder: Path) -> Iterator[Entry]:
+    """MAESTRO (Hawthorne et al. 2019): maestro-v3.0.0.csv or another version's, recordings in a folder for each year.
+
+    Its splits hold no piece in common. The MIDI file beside a recording is kept as column midi.
+    """
+    sounds = _Sounds(folder)
+    for _, origin, columns in _rows(folder, "audio_filename", "canonical_composer", "canonical_title", "split"):
+        composer, title, split = (columns[name] for name in ("canonical_composer", "canonical_title", "split"))
+        known = {"caption": f"solo piano, a piece by {composer}", "label": "piano", "split": SPLITS.get(split, split)}
+        known |= {"composer": composer, "piece": title}
+        known |= {name: columns[name] for name in ("year",) if columns.get(name)}
+        known |= {"midi": columns["midi_filename"]} if columns.get("midi_filename") else {}
+        yield Entry(sounds.find([Path(columns["audio_filename"]).stem], split), known, origin)
+    yield from sounds.unnamed("the table of MAESTRO")
 
 
 # --- tables and names -------------------------------------------------------------------------------------------------

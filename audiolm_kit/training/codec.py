@@ -105,7 +105,8 @@ class CodecTask(Task):
                 f"the codec's linear way begins on training sounds, got data of {type(data).__name__}: "
                 "set data to audiolm_kit.data.modules.AudioData"
             )
-        batches, frames = [], 0
+        batches: list[Tensor] = []
+        frames = 0
         while frames < BEGIN_FRAMES:
             batches.append(data.make_batch(len(batches)).audio)
             frames += len(batches[-1]) * -(-batches[-1].shape[-1] // self.codec.hop)

@@ -1,4 +1,4 @@
-"""LMTask: trains a StreamLM on token shards, captions and all, and exports it with its codec as an AudioGen checkpoint.
+"""LMTask: trains a StreamLM on codes, and exports it with what made them: AudioGen, or a stage of AudioLM.
 
 B batch, K codebooks, T frames, V codebook size.
 """
@@ -6,8 +6,9 @@ B batch, K codebooks, T frames, V codebook size.
 from __future__ import annotations
 
 import hashlib
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from pytorch_lightning.cli import LRSchedulerCallable, OptimizerCallable
@@ -20,37 +21,42 @@ from audiolm_kit import checkpoint
 from audiolm_kit.codec.model import NeuralCodec
 from audiolm_kit.conditioning import Context, TextConditioner, caption_texts, drop, text_files
 from audiolm_kit.data.modules import TokenBatch, TokenSource
-from audiolm_kit.data.shards import TokenFormat
 from audiolm_kit.lm.model import LMConfig, StreamLM, codebook_losses
+from audiolm_kit.stages import Source, Stage
 from audiolm_kit.text import Vocabulary, train
 from audiolm_kit.training.optim import WarmupConstant, parameter_groups
 from audiolm_kit.training.sharding import gathered, is_sharded, shard
+from audiolm_kit.training.stages import Tokenizer, check_agreement, open_tokenizers, stage_of
 from audiolm_kit.training.task import Task
 from audiolm_kit.transformer import CrossAttention, FeedForward, SelfAttention
 
 KIND = "AudioGen"
+STAGE_KIND = "AudioLMStage"
 MATRICES = (SelfAttention, CrossAttention, FeedForward)
 """What is sharded piece by piece: nearly all weights of a model, and nothing but matrices."""
 
 
 class LMTask(Task):
-    """A language model learns the codes of a codec, given their captions.
+    """A language model learns the codes of a codec, given their captions, or a stage of AudioLM (``StageData``).
 
     Args:
-        lm: the architecture; its ``num_codebooks`` and ``codebook_size`` must be the codec's. With ``text.kind`` small,
-            a vocabulary of ``text.pieces`` pieces is trained on the captions of the training shards.
-        codec: folder of the codec checkpoint that made the shards; it becomes part of the exported checkpoint.
+        lm: the architecture; its ``num_codebooks`` and ``codebook_size`` must be those that are learned, its ``prefix``
+            those of the codes in front. With ``text.kind`` small, a vocabulary of ``text.pieces`` pieces is trained on
+            the captions of the training shards.
+        codec: folder of the codec checkpoint that made the shards; it becomes part of the exported checkpoint. The
+            semantic stage needs none.
         context_dropout: share of the items that are learned without their caption, for guidance.
         optimizer: for all weights; its weight decay leaves norms, embeddings and biases alone.
         scheduler: of the learning rate, moved on once a step.
         gradient_checkpointing: keep less for the way back and compute it again: see ``Transformer.checkpointing``.
         text_cache: folder that keeps what a T5 has read, so that each caption is read once; empty for none.
+        semantic: folder of the semantic tokenizer, as ``codec``, for the stages that learn its codes or stand on them.
     """
 
     def __init__(
         self,
         lm: LMConfig,
-        codec: str,
+        codec: str = "",
         context_dropout: float = 0.1,
         optimizer: OptimizerCallable = torch.optim.AdamW,
         scheduler: LRSchedulerCallable = WarmupConstant,
@@ -58,6 +64,7 @@ class LMTask(Task):
         text_cache: str = "",
         export: str = "",
         export_every: int = 0,
+        semantic: str = "",
     ) -> None:
         super().__init__(export, export_every)
         if not 0 <= context_dropout <= 1:
@@ -68,27 +75,29 @@ class LMTask(Task):
         self.lm.transformer.checkpointing = gradient_checkpointing
         self.context_dropout = context_dropout
         self.make_optimizer, self.make_scheduler = optimizer, scheduler
-        self.codec_folder, self.text_cache = codec, text_cache or None
-        # In a tuple: neither trained nor moved nor saved with the run, yet safe from changes to its folder meanwhile.
-        self._codec: tuple[NeuralCodec] | None = None
+        self.folders: dict[Source, str] = {"codec": codec, "semantic": semantic}
+        self.text_cache = text_cache or None
+        # In a dict: neither trained nor moved nor saved with the run, yet safe from changes to their folders meanwhile.
+        self._tokenizers: dict[Source, Tokenizer] = {}
+        self._stage: Stage | None = None
         self.conditioner: TextConditioner | None = None
 
     # --- what must agree ----------------------------------------------------------------------------------------------
 
     def setup(self, stage: str) -> None:
-        """Check codec, shards and model against each other, and ready what reads the captions."""
+        """Check tokenizers, shards and model against each other, and ready what reads the captions."""
         data = getattr(self.trainer, "datamodule", None)
         if not isinstance(data, TokenSource):
             raise ValueError(
                 f"LMTask learns codes, got data of {type(data).__name__}: "
-                "set data to audiolm_kit.data.modules.TokenData"
+                "set data to audiolm_kit.data.modules.TokenData or audiolm_kit.data.stages.StageData"
             )
         super().setup(stage)
-        codec = checkpoint.load(NeuralCodec, self.codec_folder)
-        fingerprint = checkpoint.fingerprint(codec)
-        data.attach(codec, fingerprint)
-        self._check(fingerprint, data.format)
-        self._codec = (codec,)
+        self._stage = stage_of(data)
+        self._tokenizers = open_tokenizers(self._stage, self.folders)
+        if (codec := self._tokenizers.get("codec")) is not None:
+            data.attach(cast(NeuralCodec, codec.model), codec.fingerprint)
+        check_agreement(self.lm.config, data, self._tokenizers)
         text = self.lm.config.text
         if text.kind != "none" and self.conditioner is None:
             vocabulary = self._vocabulary(caption_texts(text, data.texts)) if text.kind == "small" else None
@@ -102,19 +111,6 @@ class LMTask(Task):
         share = list(dict.fromkeys(texts))[self.trainer.global_rank :: self.trainer.world_size]
         self.conditioner.fill(share, self.trainer.strategy.root_device)
         self.trainer.strategy.barrier("texts")
-
-    def _check(self, fingerprint: str, shards: TokenFormat) -> None:
-        if fingerprint != shards.fingerprint:
-            raise ValueError(
-                f"the shards were made by codec {shards.fingerprint}, but {self.codec_folder} is codec {fingerprint}: "
-                "tokenize with this codec, or give the folder of the other"
-            )
-        config = self.lm.config
-        if (config.num_codebooks, config.codebook_size) != (shards.num_codebooks, shards.codebook_size):
-            raise ValueError(
-                f"the model is for {config.num_codebooks} codebooks of {config.codebook_size}, the shards hold "
-                f"{shards.num_codebooks} of {shards.codebook_size}: set lm.num_codebooks and lm.codebook_size to those"
-            )
 
     def _vocabulary(self, texts: list[str]) -> Vocabulary:
         """The vocabulary of these captions: trained once, on the first rank, kept in the run's folder by their hash."""
@@ -171,12 +167,12 @@ class LMTask(Task):
     # --- checkpoints --------------------------------------------------------------------------------------------------
 
     def write_export(self, folder: str) -> None:
-        """Write all that a generation needs: codec, model and, for the small text encoder, its vocabulary."""
+        """Write all that a generation needs: tokenizers, model and, for the small text encoder, its vocabulary."""
         lm = whole(self.lm)
         if self.trainer.is_global_zero:
-            assert self._codec is not None
-            (codec,) = self._codec
-            checkpoint.save_bundle(folder, KIND, {"codec": codec, "lm": lm}, text_files(self.conditioner))
+            parts = {str(source): tokenizer.model for source, tokenizer in self._tokenizers.items()} | {"lm": lm}
+            kind, about = (KIND, {}) if self._stage is None else (STAGE_KIND, {"stage": asdict(self._stage)})
+            checkpoint.save_bundle(folder, kind, parts, text_files(self.conditioner), about)
 
     def shard(self, mesh: DeviceMesh, dtype: torch.dtype | None) -> None:
         """Each attention and feed-forward by itself, the rest together; the conditioner is whole on every rank."""

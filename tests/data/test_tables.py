@@ -246,3 +246,38 @@ def test_a_vggsound_line_that_is_none_is_named(line: str, tmp_path: Path) -> Non
     write_text(tmp_path / "vggsound.csv", f"a,1,rain,train\n{line}\n")
     with pytest.raises(ValueError, match=r"vggsound\.csv line 2 is not"):
         read(tmp_path)
+
+
+# --- MAESTRO
+
+MAESTRO = "canonical_composer,canonical_title,split,year,midi_filename,audio_filename,duration\n"
+PIECES = (
+    'Alban Berg,"Sonata, Op. 1",train,2018,2018/a.midi,2018/a.wav,698.7\n'
+    "Franz Liszt,Gnomenreigen,validation,2009,2009/b.midi,2009/b.wav,168.9\n"
+    "Frédéric Chopin,Barcarolle,test,2009,2009/c.midi,2009/c.wav,500.5\n"
+)
+
+
+@pytest.mark.parametrize("suffix", ["wav", "flac"])
+def test_maestro(suffix: str, tmp_path: Path) -> None:
+    make_sounds(tmp_path, f"2018/a.{suffix}", f"2009/b.{suffix}", "2009/other.wav")
+    write_text(tmp_path / "maestro-v3.0.0.csv", MAESTRO + PIECES)
+    assert detect(tmp_path) == "maestro"
+    assert read(tmp_path, "composer", "piece", "split", "midi") == [
+        (f"2018/a.{suffix}", "Alban Berg", "Sonata, Op. 1", "train", "2018/a.midi"),
+        (f"2009/b.{suffix}", "Franz Liszt", "Gnomenreigen", "valid", "2009/b.midi"),
+        ("c.wav", "Frédéric Chopin", "Barcarolle", "test", "2009/c.midi"),  # not there: lint will call it missing
+        ("2009/other.wav", "not named in the table of MAESTRO"),
+    ]
+    report = build_manifest(tmp_path, tmp_path.parent / f"{tmp_path.name}.jsonl")
+    assert [row.caption for row in report.kept] == [
+        "solo piano, a piece by Alban Berg",
+        "solo piano, a piece by Franz Liszt",
+    ]
+    assert [row.extra["piece"] for row in report.kept] == ["Sonata, Op. 1", "Gnomenreigen"]
+
+
+def test_a_maestro_row_without_a_split_is_named(tmp_path: Path) -> None:
+    write_text(tmp_path / "maestro-v3.0.0.csv", MAESTRO + PIECES.replace("train", ""))
+    with pytest.raises(ValueError, match=r"maestro-v3\.0\.0\.csv line 2 has no split: repair or remove the line"):
+        read(tmp_path)

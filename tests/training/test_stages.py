@@ -1,0 +1,251 @@
+"""LMTask learns each stage of AudioLM, resumes it, exports it with its tokenizers, and refuses what does not fit."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.callbacks import Callback, ModelCheckpoint
+from torch import Tensor
+
+from audiolm_kit import checkpoint
+from audiolm_kit.codec.convnext import ConvNeXtConfig
+from audiolm_kit.codec.model import CodecConfig, NeuralCodec
+from audiolm_kit.codec.rvq import QuantizerConfig
+from audiolm_kit.conditioning import TextConfig
+from audiolm_kit.data.modules import TokenData
+from audiolm_kit.data.shards import TokenFormat, TokenRow, write_shards
+from audiolm_kit.data.stages import StageData
+from audiolm_kit.lm.model import LMConfig, Prefix, StreamLM
+from audiolm_kit.protocols import AudioTokenizer
+from audiolm_kit.semantic.features import FeatureConfig, FrameFeatures
+from audiolm_kit.semantic.tokenizer import SemanticTokenizer, with_centroids
+from audiolm_kit.stages import Stage
+from audiolm_kit.training.averaging import MovingAverage
+from audiolm_kit.training.lm import LMTask
+from audiolm_kit.training.optim import WarmupCosine
+from audiolm_kit.transformer import TransformerConfig
+
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:.*captions make.*"),  # four captions are few
+    pytest.mark.filterwarnings("ignore::UserWarning:pytorch_lightning.*"),
+    pytest.mark.filterwarnings("ignore:.*LeafSpec.*"),
+]
+
+CODEC = CodecConfig(
+    sample_rate=1600,
+    convnext=ConvNeXtConfig(dim=4, width=8, encoder_layers=1, decoder_layers=1, hop=16, fft_size=32, frames_per_code=1),
+    quantizer=QuantizerConfig(num_codebooks=4, codebook_size=16, dim=4),
+)
+FEATURES = FeatureConfig("mel", sample_rate=1600, hop=32, num_mels=5)
+SMALL = TransformerConfig(dim=16, heads=2, layers=1, dropout=0.1)
+MODELS = {
+    "semantic": LMConfig(num_codebooks=1, codebook_size=8, transformer=SMALL),
+    "coarse": LMConfig(2, 16, "flatten", SMALL, prefix=Prefix(1, 8)),
+    "fine": LMConfig(2, 16, "flatten", SMALL, prefix=Prefix(2, 16)),
+    "acoustic": LMConfig(4, 16, "delay", SMALL, prefix=Prefix(1, 8)),
+}
+STAGES = {
+    "semantic": Stage("semantic", (0, 1), 0.2),
+    "coarse": Stage("coarse", (0, 2), 0.2, (0, 1)),
+    "fine": Stage("fine", (2, 4), 0.2, (0, 2)),
+    "acoustic": Stage("acoustic", (0, 4), 0.2, (0, 1)),
+}
+PARTS = {
+    "semantic": {"semantic"},
+    "coarse": {"semantic", "codec"},
+    "fine": {"codec"},
+    "acoustic": {"semantic", "codec"},
+}
+
+
+class Losses(Callback):
+    """The loss of every training batch, exactly."""
+
+    def __init__(self) -> None:
+        self.values: list[float] = []
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, task: pl.LightningModule, outputs: dict[str, Tensor], *_: object
+    ) -> None:
+        self.values.append(outputs["loss"].item())
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Tokenizers ``semantic`` and ``codec``, and shards of both: ``semantic_tokens``, ``codec_tokens``."""
+    path = tmp_path_factory.mktemp("stages")
+    torch.manual_seed(0)
+    features = FrameFeatures(FEATURES)
+    tokenizers = {"semantic": with_centroids(features, torch.randn(8, features.dim)), "codec": NeuralCodec(CODEC)}
+    for name, tokenizer in tokenizers.items():
+        checkpoint.save(tokenizer, path / name)
+        save_shards(path / f"{name}_tokens", tokenizer, checkpoint.fingerprint(tokenizer))
+    return path
+
+
+def save_shards(folder: Path, tokenizer: AudioTokenizer, fingerprint: str) -> None:
+    """Rows of 0.1 to 0.32 s of random codes."""
+    shape = tokenizer.num_codebooks, tokenizer.codebook_size
+    about = TokenFormat(fingerprint, *shape, tokenizer.frame_rate, tokenizer.sample_rate)
+    draw = torch.Generator().manual_seed(0)
+    seconds = [0.1 + 0.02 * n for n in range(12)]
+    codes = [torch.randint(shape[1], (shape[0], round(each * about.frame_rate)), generator=draw) for each in seconds]
+    texts = ("a bell rings", "rain on a roof", "a siren far away", "two clicks")
+    write_shards(folder, [TokenRow(each, texts[n % 4], f"{n}.wav") for n, each in enumerate(codes)], about)
+
+
+def make_task(folder: Path, stage: str, **options: object) -> LMTask:
+    pl.seed_everything(1, verbose=False)
+    given = {"lm": MODELS[stage], "codec": str(folder / "codec"), "semantic": str(folder / "semantic")}
+    given |= {"optimizer": lambda groups: torch.optim.AdamW(groups, lr=1e-2)}
+    return LMTask(**{**given, **options})
+
+
+def make_data(folder: Path, stage: str, **options: object) -> StageData:
+    semantic, codec = str(folder / "semantic_tokens"), str(folder / "codec_tokens")
+    given = {"shards": semantic if stage == "semantic" else codec, "seconds": 0.2, "batch_size": 4}
+    given |= {"codebooks": STAGES[stage].codebooks, "prefix_codebooks": STAGES[stage].prefix_codebooks}
+    if stage in ("coarse", "acoustic"):
+        given["prefix_shards"] = semantic
+    return StageData(stage, **{**given, **options})
+
+
+def validated(data: StageData) -> StageData:
+    """The same, validated on what it learns."""
+    data.valid_shards, data.valid_prefix_shards = data.shards, data.prefix_shards
+    return data
+
+
+def make_trainer(root: Path, steps: int, *callbacks: Callback, **options: object) -> pl.Trainer:
+    quiet = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False, "accelerator": "cpu"}
+    quiet["enable_checkpointing"] = any(isinstance(each, ModelCheckpoint) for each in callbacks)
+    return pl.Trainer(max_steps=steps, default_root_dir=root, callbacks=list(callbacks), **{**quiet, **options})
+
+
+@pytest.mark.parametrize("stage", ["semantic", "coarse", "fine", "acoustic"])
+def test_two_steps_change_all_weights_and_export_the_stage_with_its_tokenizers(
+    folder: Path, tmp_path: Path, stage: str
+) -> None:
+    task = make_task(folder, stage, export=str(tmp_path / "model"))
+    before = {name: value.clone() for name, value in task.lm.state_dict().items()}
+    trainer = make_trainer(tmp_path / "run", 2, MovingAverage(0.5), val_check_interval=2, num_sanity_val_steps=0)
+    data = validated(make_data(folder, stage))
+    trainer.fit(task, data)
+    assert trainer.global_step == 2
+    assert [name for name, value in task.lm.state_dict().items() if torch.equal(value, before[name])] == []
+    made = range(MODELS[stage].num_codebooks)
+    assert {f"valid/loss_{k}" for k in made} | {"train/loss", "valid/loss"} <= trainer.callback_metrics.keys()
+
+    about = checkpoint.read_kind(tmp_path / "model", "AudioLMStage")
+    found = checkpoint.from_plain(Stage, about["stage"], "stage")
+    assert found == data.stage == replace(STAGES[stage], codes_per_second=data.stage.codes_per_second)
+    assert (30 < found.codes_per_second < 50) == (stage != "fine")
+    assert {path.name for path in (tmp_path / "model").iterdir()} == {"config.json", "lm"} | PARTS[stage]
+    kinds = {"semantic": SemanticTokenizer, "codec": NeuralCodec, "lm": StreamLM}
+    loaded = {name: checkpoint.load(kinds[name], tmp_path / "model" / name) for name in PARTS[stage] | {"lm"}}
+    checkpoint.check_bundle(tmp_path / "model", "AudioLMStage", checkpoint.bundle_fingerprints(loaded, {}))
+    assert loaded["lm"].config == MODELS[stage]
+
+
+def test_a_stage_that_was_killed_goes_on_with_the_same_losses(folder: Path, tmp_path: Path) -> None:
+    options = {"scheduler": lambda optimizer: WarmupCosine(optimizer, 2, 8)}
+    whole = Losses()
+    make_trainer(tmp_path / "whole", 5, whole).fit(make_task(folder, "coarse", **options), make_data(folder, "coarse"))
+    first, saved = Losses(), ModelCheckpoint(tmp_path / "killed", every_n_train_steps=3, save_top_k=-1)
+    task = make_task(folder, "coarse", **options)
+    make_trainer(tmp_path / "killed", 4, first, saved).fit(task, make_data(folder, "coarse"))
+    (path,) = (tmp_path / "killed").glob("*.ckpt")
+    second = Losses()
+    task = make_task(folder, "coarse", **options)
+    make_trainer(tmp_path / "killed", 5, second).fit(task, make_data(folder, "coarse"), ckpt_path=path)
+    assert first.values == whole.values[:4] and second.values == whole.values[3:]
+    assert len(set(whole.values)) == 5
+
+
+@pytest.mark.parametrize("stage", ["coarse", "fine", "acoustic"])
+def test_the_loss_is_of_the_stages_own_codes_alone(folder: Path, stage: str) -> None:
+    task, batch = make_task(folder, stage).eval(), make_data(folder, stage).make_batch(0)
+    assert batch.prefix is not None and not bool(batch.mask.all())
+    task.log = lambda *_, **__: None
+    given = batch.codes.masked_fill(~batch.mask[:, None], 16)
+    guesses = task.lm(given, None, batch.prefix).log_softmax(-1)
+    own = guesses.gather(-1, batch.codes[..., None])[..., 0]  # [B, K, T]: no guess is of a prefix
+    wanted = -own.transpose(0, 1)[:, batch.mask].mean()
+    assert task.training_step(batch, 0).item() == pytest.approx(wanted.item(), rel=1e-5)
+    torch.nn.init.zeros_(task.lm.heads.weight)
+    assert task.training_step(batch, 0).item() == pytest.approx(math.log(16), rel=1e-6)
+
+
+def test_a_batch_moves_to_a_device_with_its_prefix(folder: Path) -> None:
+    task = make_task(folder, "coarse")
+    for stage in ("semantic", "coarse"):
+        batch = make_data(folder, stage).make_batch(0)
+        moved = task.transfer_batch_to_device(batch, torch.device("meta"), 0)
+        assert type(moved) is type(batch) and moved.texts == batch.texts
+        tensors = [each for each in moved if isinstance(each, Tensor)]
+        assert [each.device.type for each in tensors] == ["meta"] * (2 if stage == "semantic" else 3)
+
+
+def test_a_stage_may_read_captions_too(folder: Path, tmp_path: Path) -> None:
+    text = TextConfig(kind="small", dim=8, layers=1, heads=1, pieces=60)
+    lm = replace(MODELS["coarse"], text=text, transformer=replace(SMALL, cross_attention=True))
+    task = make_task(folder, "coarse", lm=lm, export=str(tmp_path / "model"))
+    make_trainer(tmp_path / "run", 1).fit(task, make_data(folder, "coarse"))
+    assert (tmp_path / "model" / "text.model").is_file()
+
+
+def test_only_folders_that_a_stage_needs_are_looked_at(folder: Path, tmp_path: Path) -> None:
+    make_trainer(tmp_path, 1).fit(make_task(folder, "semantic", codec=""), make_data(folder, "semantic"))
+    make_trainer(tmp_path, 1).fit(make_task(folder, "fine", semantic=""), make_data(folder, "fine"))
+
+
+@pytest.mark.parametrize(
+    ("stage", "options", "wanted"),
+    [
+        ("semantic", {"semantic": ""}, "stage semantic has codes of a semantic tokenizer: set semantic"),
+        ("coarse", {"semantic": ""}, "stage coarse has codes of a semantic tokenizer: set semantic"),
+        ("coarse", {"codec": ""}, "stage coarse has codes of a codec: set codec"),
+        ("coarse", {"codec": "semantic"}, "holds a SemanticTokenizer, wanted a NeuralCodec"),
+        ("coarse", {"lm": MODELS["acoustic"]}, "for 4 codebooks of 16, stage coarse learns 2 of 16: set lm.num_codeb"),
+        ("coarse", {"lm": replace(MODELS["coarse"], codebook_size=15)}, "stage coarse learns 2 of 16"),
+        ("coarse", {"lm": MODELS["fine"]}, "on 2 codebooks of 16, stage coarse has 1 of 8 in front: set lm.prefix"),
+        ("fine", {"lm": MODELS["coarse"]}, "on 1 codebooks of 8, stage fine has 2 of 16 in front"),
+        ("fine", {"lm": replace(MODELS["fine"], prefix=Prefix())}, "on 0 codebooks of 1024, stage fine has 2 of 16"),
+        ("semantic", {"lm": replace(MODELS["semantic"], prefix=Prefix(1, 8))}, "stage semantic has none in front"),
+    ],
+)
+def test_what_does_not_fit_together_is_refused_by_name(
+    folder: Path, tmp_path: Path, stage: str, options: dict[str, object], wanted: str
+) -> None:
+    given = {key: str(folder / value) if value == "semantic" else value for key, value in options.items()}
+    task = make_task(folder, stage, **given)
+    with pytest.raises(ValueError, match=wanted) as caught:
+        make_trainer(tmp_path, 1).fit(task, make_data(folder, stage))
+    assert "\n" not in str(caught.value) and task.batches_seen == 0
+
+
+@pytest.mark.parametrize(("side", "noun"), [("semantic", "semantic tokenizer"), ("codec", "codec")])
+def test_shards_of_another_tokenizer_are_refused_on_either_side(
+    folder: Path, tmp_path: Path, side: str, noun: str
+) -> None:
+    tokenizer = checkpoint.load(SemanticTokenizer if side == "semantic" else NeuralCodec, folder / side)
+    save_shards(tmp_path / "tokens", tokenizer, "0ther")
+    data = make_data(folder, "coarse", **{"shards" if side == "codec" else "prefix_shards": str(tmp_path / "tokens")})
+    with pytest.raises(ValueError, match=f"made by {noun} 0ther, but .*{side} is {noun} [0-9a-f]{{16}}: tokenize with"):
+        make_trainer(tmp_path, 1).fit(make_task(folder, "coarse"), data)
+
+
+def test_plain_codes_need_a_codec_and_stand_on_nothing(folder: Path, tmp_path: Path) -> None:
+    lm = LMConfig(num_codebooks=4, codebook_size=16, transformer=SMALL)
+    data = TokenData(str(folder / "codec_tokens"), frames=10, batch_size=4)
+    with pytest.raises(ValueError, match="that are learned are of a codec: set codec to the folder"):
+        make_trainer(tmp_path, 1).fit(make_task(folder, "fine", lm=lm, codec=""), data)
+    with pytest.raises(ValueError, match="stands on 2 codebooks, and TokenData has none in front: set lm.prefix.num"):
+        make_trainer(tmp_path, 1).fit(make_task(folder, "fine", lm=replace(lm, prefix=Prefix(2, 16))), data)
+    make_trainer(tmp_path, 1).fit(make_task(folder, "fine", lm=lm, export=str(tmp_path / "model")), data)
+    assert "stage" not in checkpoint.read_kind(tmp_path / "model", "AudioGen")
