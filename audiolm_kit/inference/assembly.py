@@ -84,6 +84,7 @@ def read_stage(folder: Path) -> tuple[Stage, StreamLM, dict[str, nn.Module]]:
     stored = checkpoint.read_kind(folder, STAGE_KIND)
     stage = checkpoint.from_plain(Stage, stored.get("stage"), f"{folder / checkpoint.CONFIG}: stage")
     lm = checkpoint.load(StreamLM, folder / "lm")
+    _check_wordless(stage, lm)
     names = [name for name in TOKENIZERS if name in stored.get("fingerprints", {})]
     own: dict[str, nn.Module] = {name: checkpoint.load(TOKENIZERS[name], folder / name) for name in names}
     checkpoint.check_bundle(folder, STAGE_KIND, checkpoint.bundle_fingerprints({"lm": lm} | own, {}))
@@ -144,6 +145,10 @@ def _check_codes(stage: Stage, lm: StreamLM, tokenizers: Mapping[str, AudioToken
                 f"the model of stage {stage.name} {verb} {count} codebooks of {size}, the stage {first} to {end} of "
                 f"{owner}'s {tokenizer.num_codebooks} of {tokenizer.codebook_size}: {REDO}"
             )
+    _check_wordless(stage, lm)
+
+
+def _check_wordless(stage: Stage, lm: StreamLM) -> None:
     if lm.config.text.kind != "none":
         raise ValueError(f"the model of stage {stage.name} reads text ({lm.config.text.kind}): AudioLM has none")
 

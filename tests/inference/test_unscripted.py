@@ -14,12 +14,16 @@ from audiolm_kit import AudioLM, Sampling, audio, checkpoint
 from audiolm_kit.audio import Sound
 from audiolm_kit.cli import main
 from audiolm_kit.codec.model import NeuralCodec
+from audiolm_kit.conditioning import TextConfig
 from audiolm_kit.data.manifest import Row, write_manifest
 from audiolm_kit.data.shards import open_shards
 from audiolm_kit.doctor import check_checkpoint
 from audiolm_kit.inference.chain import TEMPERATURES
 from audiolm_kit.inference.unscripted import Unscripted, stage_sampling
+from audiolm_kit.lm.model import LMConfig, StreamLM
 from audiolm_kit.semantic.tokenizer import SemanticTokenizer
+from audiolm_kit.stages import Stage
+from audiolm_kit.transformer import TransformerConfig
 
 
 @pytest.fixture(scope="module")
@@ -93,6 +97,19 @@ def test_a_recording_is_said_anew_as_long_as_it_was(folder: Path, tmp_path: Path
 def test_stages_are_assembled_to_the_model_that_they_were(folder: Path, tmp_path: Path) -> None:
     assert main(["assemble", *reversed(stages_of(folder)), "-o", str(tmp_path / "again")]) == 0
     assert AudioLM.load(tmp_path / "again").fingerprints == AudioLM.load(folder / "model").fingerprints
+
+
+def test_a_stage_that_reads_captions_is_told_of_as_such(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = TextConfig(kind="small", dim=8, layers=1, heads=1, pieces=9)
+    transformer = TransformerConfig(dim=8, heads=1, layers=1, cross_attention=True)
+    lm, stage = StreamLM(LMConfig(1, 12, transformer=transformer, text=text)), Stage("semantic", (0, 1), 1.0)
+    checkpoint.save_bundle(
+        tmp_path / "stage", "AudioLMStage", {"lm": lm}, {"text.model": b"x"}, {"stage": dataclasses.asdict(stage)}
+    )
+    assert main(["assemble", str(tmp_path / "stage"), "-o", str(tmp_path / "out")]) == 2
+    assert "the model of stage semantic reads text (small): AudioLM has none" in capsys.readouterr().err
 
 
 def test_the_doctor_tries_it_and_its_parts(folder: Path) -> None:
