@@ -125,7 +125,7 @@ def commit() -> str | None:
         "--untracked-files=no",
         "--",
         ":/",
-        ":(top,exclude)recipes/*/results",
+        ":(top,exclude)recipes/*/results/*",
         ":(top,exclude)*.md",
     ]
     try:
