@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from einops import rearrange
@@ -48,6 +48,9 @@ class ConvNeXtConfig:
     """A straight way beside the blocks, from log magnitudes to latents and back. Training starts it as the principal
     components of its first batches (``begin``), so that the blocks have to learn only what the best linear codec
     leaves: pitch, which blocks alone find after very many steps, is there from the first one."""
+    refine: int = field(default=0, compare=False)
+    """Rounds of Griffin and Lim's algorithm that decoding ends with: phases that fit the decoder's magnitudes, where
+    they were noise. Training leaves them out, and codes mean the same with any number: no part of the fingerprint."""
 
     @property
     def bins(self) -> int:
@@ -58,6 +61,8 @@ class ConvNeXtConfig:
         if self.fft_size < self.hop or (self.fft_size - self.hop) % 2:
             wanted = f"hop ({self.hop}) plus an even number, so that frames overlap evenly"
             raise ValueError(f"fft_size is {self.fft_size}, wanted {wanted}")
+        if self.refine < 0:
+            raise ValueError(f"refine is {self.refine}, wanted 0 rounds or more")
 
 
 class ConvNeXtEncoder(nn.Module):
@@ -162,6 +167,7 @@ class ConvNeXtDecoder(nn.Module):
             Stage(stateless(lambda latents: self._spread(latents).transpose(1, 2)), hop=self.config.frames_per_code),
             *(Stage(stateless(self._beside(layer)), kept=KERNEL - 1, late=KERNEL // 2) for layer in layers),
             Stage(lambda x, state: self.head.carried(self._beside(self.norm)(x).transpose(1, 2), state)),
+            Stage(stateless(self.head.refined), kept=2 * self.head.reach, late=self.head.reach),
             Stage(
                 stateless(self.head.waveform),
                 kept=math.ceil(size / hop) - 1,
@@ -251,7 +257,8 @@ class FourierHead(nn.Module):
         Their noise is drawn afresh, for training; without ``draws`` (0) it is that of decoding.
         """
         if not (draws and self.config.noise):
-            return self.waveform(self.carried(frames, None)[0])
+            spectrum = self.carried(frames, None)[0]
+            return self.waveform(spectrum if self.training else self.refined(spectrum))
         parts, rows = self._parts(frames), len(frames)
         starts = torch.randint(NOISE_FRAMES, (draws, rows), device=frames.device)
         return torch.cat([self.waveform(self._spectrum(parts, each)) for each in starts])
@@ -265,47 +272,90 @@ class FourierHead(nn.Module):
 
         On average: noise of magnitude 1 has a mean log magnitude below 0. Bounded where nothing is heard any more.
         """
-        size, hop = self.config.fft_size, self.config.hop
-        margin = (size - hop) // 2
-        frames = F.pad(audio.float(), (margin, margin)).unfold(2, size, hop)
-        logs = torch.fft.rfft(frames * self.window, norm="ortho").abs().clamp_min(1e-7).log().clamp_min(QUIETEST)
+        logs = self._analysed(audio.float()).abs().clamp_min(1e-7).log().clamp_min(QUIETEST)
         return logs - NOISE_LOG if self.config.noise else logs
 
     def carried(self, frames: Tensor, state: State) -> tuple[Tensor, State]:
-        """Frames [B, S, W] -> spectra [B, 2 C F, S], going on in the noise where the frames before have left it."""
+        """Frames [B, S, W'] -> spectra [B, 2 C F, S], going on in the noise where the frames before have left it.
+
+        Where they are to be refined, their magnitudes stand behind them, C F more.
+        """
         start = frames.new_zeros(1, dtype=torch.long) if state is None else state[0]
-        spectrum = self._spectrum(self._parts(frames), start.expand(len(frames)))
+        parts = self._parts(frames)
+        spectrum = self._spectrum(parts, start.expand(len(frames)))
+        if self.config.refine:
+            magnitude = rearrange(self._magnitude(parts), "b c s f -> b (c f) s")
+            spectrum = torch.cat([spectrum, magnitude * (math.exp(NOISE_LOG) if self.config.noise else 1.0)], 1)
         return spectrum, (start + frames.shape[1],)
 
+    @property
+    def reach(self) -> int:
+        """How many frames on either side refining takes into account."""
+        return self.config.refine * (math.ceil(self.config.fft_size / self.config.hop) - 1)
+
+    def refined(self, spectrum: Tensor) -> Tensor:
+        """Spectra and their magnitudes [B, 3 C F, S] -> spectra [B, 2 C F, S] of those magnitudes that fit each other.
+
+        Each round turns them into sound and that into spectra, and keeps the phases (Griffin and Lim 1984).
+        """
+        if not self.config.refine:
+            return spectrum
+        real, imaginary, magnitude = rearrange(spectrum, "b (n c f) s -> n (b c) s f", n=3, c=self.channels)
+        heard = torch.complex(real, imaginary)
+        for _ in range(self.config.refine):
+            fitted = magnitude * heard / heard.abs().clamp_min(1e-9)
+            heard = self._analysed(self._synthesised(fitted))
+        fitted = magnitude * heard / heard.abs().clamp_min(1e-9)
+        return rearrange(torch.view_as_real(fitted), "(b c) s f n -> b (n c f) s", c=self.channels)
+
+    def _synthesised(self, spectrum: Tensor) -> Tensor:
+        """Complex [N, S, F] -> samples [N, S * hop]."""
+        return self._overlap_add(torch.fft.irfft(spectrum, self.config.fft_size, norm="ortho") * self.window)
+
+    def _analysed(self, samples: Tensor) -> Tensor:
+        """Samples [..., S * hop] -> complex [..., S, F]."""
+        margin = (self.config.fft_size - self.config.hop) // 2
+        frames = F.pad(samples, (margin, margin)).unfold(-1, self.config.fft_size, self.config.hop)
+        return torch.fft.rfft(frames * self.window, norm="ortho")
+
     def waveform(self, spectrum: Tensor) -> Tensor:
-        """Spectra [B, 2 C F, S] -> audio [B, C, S * hop]."""
+        """Spectra [B, 2 C F, S], whatever stands behind them, -> audio [B, C, S * hop]."""
+        spectrum = spectrum[:, : 2 * self.channels * self.config.bins]
         real, imaginary = rearrange(spectrum, "b (n c f) s -> n (b c) s f", n=2, c=self.channels)
-        samples = torch.fft.irfft(torch.complex(real, imaginary), self.config.fft_size, norm="ortho") * self.window
-        return rearrange(self._overlap_add(samples), "(b c) l -> b c l", c=self.channels)
+        return rearrange(self._synthesised(torch.complex(real, imaginary)), "(b c) l -> b c l", c=self.channels)
 
     def _parts(self, frames: Tensor) -> Tensor:
         """Log magnitude, phase and, with noise, the logit of the tonal share: [2 or 3, B, C, S, F]."""
-        hidden, beside = frames[..., : self.config.width], frames[..., self.config.width :].float()
+        hidden, beside = frames, None
+        if self.config.linear:
+            hidden, beside = frames.split([self.config.width, self.channels * self.config.bins], -1)
         parts = rearrange(self.project(hidden).float(), "b s (n c f) -> n b c s f", c=self.channels, f=self.config.bins)
-        if not self.config.linear:
+        if beside is None:
             return parts
-        beside = rearrange(beside, "b s (c f) -> b c s f", c=self.channels)
+        beside = rearrange(beside.float(), "b s (c f) -> b c s f", c=self.channels)
         return torch.cat([(parts[0] + beside)[None], parts[1:]])
 
     def _spectrum(self, parts: Tensor, starts: Tensor) -> Tensor:
         """The spectrum under the noise from these places of the table on, one [B] for each item: [B, 2 C F, S]."""
-        # The bound stops one bad step from blowing up; exp(6) is far above full scale.
-        magnitude, phase = parts[0].clamp(max=6.0).exp(), parts[1]
+        magnitude, phase = self._magnitude(parts), parts[1]
         spectrum = torch.stack([phase.cos(), phase.sin()])
         if self.config.noise:
-            channel = torch.arange(self.channels, device=starts.device) * (NOISE_FRAMES // self.channels)
-            steps = torch.arange(parts.shape[3], device=starts.device)
-            places = (starts[:, None, None] + channel[:, None] + steps) % NOISE_FRAMES  # [B, C, S]
+            places = self._places(parts, starts)
             # Shares of the power, which add up to 1; their roots by way of the logarithm, as that of 0 has no gradient.
             tonal, noisy = (F.logsigmoid(sign * parts[2]).mul(0.5).exp() for sign in (1, -1))
             spectrum = tonal * spectrum + noisy * self.table[:, places]
         spectrum = magnitude * spectrum
         return rearrange(spectrum, "n b c s f -> b (n c f) s")
+
+    def _places(self, parts: Tensor, starts: Tensor) -> Tensor:
+        """Where in the table the noise of each frame stands, [B, C, S]; channels have noise of their own."""
+        channel = torch.arange(self.channels, device=starts.device) * (NOISE_FRAMES // self.channels)
+        steps = torch.arange(parts.shape[3], device=starts.device)
+        return (starts[:, None, None] + channel[:, None] + steps) % NOISE_FRAMES
+
+    def _magnitude(self, parts: Tensor) -> Tensor:
+        """[B, C, S, F]; the bound stops one bad step from blowing up, and is far above full scale."""
+        return parts[0].clamp(max=6.0).exp()
 
     def _overlap_add(self, frames: Tensor) -> Tensor:
         """Windowed frames [N, S, fft_size] -> [N, S * hop], divided by the sum of the squared windows."""

@@ -43,6 +43,10 @@ CONFIGS = {
     "convnext stereo with noise": dataclasses.replace(convnext(noise=True), channels=2),
     "convnext with a linear way": convnext(linear=True),
     "convnext stereo with noise and a linear way": dataclasses.replace(convnext(noise=True, linear=True), channels=2),
+    "convnext refined": convnext(refine=2),
+    "convnext stereo, noisy, linear and refined": dataclasses.replace(
+        convnext(noise=True, linear=True, refine=1), channels=2
+    ),
     "convnext at its peak": dataclasses.replace(CONVNEXT, peak=0.9),
     "convnext split": dataclasses.replace(CONVNEXT, channels=2, split_channels=True),
     "causal": seanet(),
