@@ -22,6 +22,8 @@ from audiolm_kit.codec.model import CodecConfig, NeuralCodec
 from audiolm_kit.codec.rvq import QuantizerConfig
 from audiolm_kit.data.manifest import Row, write_manifest
 from audiolm_kit.data.tokenize import TokenizeOptions, tokenize
+from audiolm_kit.semantic.features import FeatureConfig, FrameFeatures
+from audiolm_kit.semantic.tokenizer import SemanticTokenizer, with_centroids
 
 RECIPES = Path(__file__).parents[1] / "recipes"
 WITH_BOTH = sorted(path.parent for path in RECIPES.glob("*/lm.yaml") if path.with_name("codec.yaml").exists())
@@ -137,6 +139,8 @@ def tiny_codec(recipe: Recipe, folder: Path) -> dict[str, Any]:
 def tiny_lm(recipe: Recipe, folder: Path) -> dict[str, Any]:
     """A narrow model; codebooks, pattern and kind of text encoder stay the recipe's own."""
     wanted = recipe.content["model"]["init_args"]["lm"]
+    if recipe.content["data"]["class_path"].endswith("StageData"):
+        return tiny_stage(recipe, folder)
     write_tokens(folder, wanted["num_codebooks"], wanted["codebook_size"])
     sizes: dict[str, Any] = {"codec": folder / "codec"}
     sizes |= {"lm.transformer.dim": 16, "lm.transformer.heads": 2, "lm.transformer.layers": 1}
@@ -153,7 +157,60 @@ def tiny_lm(recipe: Recipe, folder: Path) -> dict[str, Any]:
     return prefixed("model", sizes) | prefixed("data", data)
 
 
-TINY: dict[str, Callable[[Recipe, Path], dict[str, Any]]] = {"CodecTask": tiny_codec, "LMTask": tiny_lm}
+def tiny_stage(recipe: Recipe, folder: Path) -> dict[str, Any]:
+    """A narrow stage of AudioLM; stage, codebooks, pattern and positions stay the recipe's own."""
+    wanted, data = recipe.content["model"]["init_args"]["lm"], recipe.content["data"]["init_args"]
+    semantic_size = (
+        wanted["codebook_size"] if data["stage"] == "semantic" else wanted.get("prefix", {})["codebook_size"]
+    )
+    tokenizer = write_semantic(folder / "semantic", semantic_size, 1600, 64)
+    sizes: dict[str, Any] = {"semantic": folder / "semantic"}
+    sizes |= {"lm.transformer.dim": 16, "lm.transformer.heads": 2, "lm.transformer.layers": 1}
+    small: dict[str, Any] = {"batch_size": 2, "num_workers": 0, "seconds": 0.2}
+    shards = ("shards", "valid_shards")
+    if data["stage"] != "semantic":
+        count = max(*data.get("codebooks") or [wanted["num_codebooks"]], *data.get("prefix_codebooks", [0]))
+        write_tokens(folder, count, wanted["codebook_size"])
+        sizes["codec"] = folder / "codec"
+        small |= {"shards": folder / "train", "valid_shards": folder / "valid"}
+        shards = ("prefix_shards", "valid_prefix_shards")
+    if data["stage"] != "fine":
+        manifest, fingerprint = write_sounds(folder, 1600), checkpoint.fingerprint(tokenizer)
+        for name, split in zip(shards, ("train", "valid"), strict=True):
+            tokenize(tokenizer, fingerprint, manifest, folder / f"said_{split}", TokenizeOptions(split=split))
+            small[name] = folder / f"said_{split}"
+    return prefixed("model", sizes) | prefixed("data", small)
+
+
+def write_semantic(folder: Path, codebook_size: int, sample_rate: int, hop: int) -> SemanticTokenizer:
+    """A semantic tokenizer of mel frames, as a recipe's targets or codes."""
+    features = FrameFeatures(FeatureConfig("mel", sample_rate, hop, num_mels=8))
+    centroids = torch.randn(codebook_size, 8, generator=torch.Generator().manual_seed(0))
+    tokenizer = with_centroids(features, centroids)
+    checkpoint.save(tokenizer, folder)
+    return tokenizer
+
+
+def tiny_masked(recipe: Recipe, folder: Path) -> dict[str, Any]:
+    """A narrow masked model; rates and codes stay the recipe's own."""
+    wanted = recipe.content["model"]["init_args"]["masked"]
+    write_semantic(folder / "targets", wanted["codebook_size"], wanted["sample_rate"], wanted["hop"])
+    sizes = {
+        "masked.dim": 8,
+        "masked.heads": 2,
+        "masked.layers": 1,
+        "masked.class_dim": 8,
+        "targets": folder / "targets",
+    }
+    data = {"manifest": write_sounds(folder, wanted["sample_rate"]), "seconds": 0.3, "batch_size": 2, "num_workers": 0}
+    return prefixed("model", sizes) | prefixed("data", data)
+
+
+TINY: dict[str, Callable[[Recipe, Path], dict[str, Any]]] = {
+    "CodecTask": tiny_codec,
+    "LMTask": tiny_lm,
+    "MaskedTask": tiny_masked,
+}
 
 
 def prefixed(name: str, options: dict[str, Any]) -> dict[str, Any]:
@@ -193,7 +250,9 @@ def test_a_recipe_takes_two_steps_validates_and_exports(
     code = main(["fit", *given, "--trainer.enable_progress_bar", "false"])
     assert code == 0, capsys.readouterr().err
     kind = json.loads((tmp_path / "model" / "config.json").read_text())["kind"]
-    assert kind == {"CodecTask": "NeuralCodec", "LMTask": "AudioGen"}[recipe.task]
+    stage = "stage" in recipe.content["data"]["init_args"]
+    lm = "AudioLMStage" if stage else "AudioGen"
+    assert kind == {"CodecTask": "NeuralCodec", "LMTask": lm, "MaskedTask": "MaskedModel"}[recipe.task]
 
 
 @pytest.mark.parametrize("recipe", recipes())

@@ -164,9 +164,8 @@ def read_maestro(folder: Path) -> Iterator[Entry]:
     for _, origin, columns in _rows(folder, "audio_filename", "canonical_composer", "canonical_title", "split"):
         composer, title, split = (columns[name] for name in ("canonical_composer", "canonical_title", "split"))
         known = {"caption": f"solo piano, a piece by {composer}", "label": "piano", "split": SPLITS.get(split, split)}
-        known |= {"composer": composer, "piece": title}
-        known |= {name: columns[name] for name in ("year",) if columns.get(name)}
-        known |= {"midi": columns["midi_filename"]} if columns.get("midi_filename") else {}
+        more = {"composer": composer, "piece": title, "year": columns.get("year"), "midi": columns.get("midi_filename")}
+        known |= {name: value for name, value in more.items() if value}
         yield Entry(sounds.find([Path(columns["audio_filename"]).stem], split), known, origin)
     yield from sounds.unnamed("the table of MAESTRO")
 

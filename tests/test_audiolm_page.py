@@ -1,0 +1,57 @@
+"""docs/audiolm.md keeps its word: its commands parse, name files that there are, and ask for what can be had."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+import torch
+
+from audiolm_kit import audio, cli
+
+ROOT = Path(__file__).parents[1]
+PAGE = (ROOT / "docs" / "audiolm.md").read_text(encoding="utf-8")
+
+
+def commands() -> list[list[str]]:
+    """The words of every command, without the pipe behind it."""
+    found = re.findall(r"^```sh\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
+    return [shlex.split(line.split(" | ")[0]) for line in "".join(found).replace("\\\n", "").splitlines()]
+
+
+class Reached(Exception):
+    """Nothing was wrong with an order before its model was opened."""
+
+
+@pytest.mark.parametrize(
+    "command", [words[1:] for words in commands() if words[1] in ("generate", "continue")], ids=" ".join
+)
+def test_every_sound_is_an_order_that_can_be_filled(
+    command: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def opened(folder: str, device: str) -> None:
+        raise Reached(folder)
+
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "build/mine/audiolm").mkdir(parents=True)
+    (tmp_path / "build/mine/audiolm/config.json").write_text('{"kind": "AudioLM"}')
+    audio.write("prompt.wav", audio.Sound(torch.zeros(1, 8000), 8000))
+    monkeypatch.setattr(cli, "opened_audiolm", opened)
+    with pytest.raises(Reached, match="build/mine/audiolm"):
+        cli.main(command)
+
+
+def test_the_page_names_recipes_and_tools_that_there_are() -> None:
+    named = {word for words in commands() for word in words if word.startswith(("recipes/", "tools/"))}
+    assert len(named) >= 4
+    assert [name for name in named if not (ROOT / name).is_file()] == []
+
+
+def test_the_way_leads_from_recordings_to_a_score() -> None:
+    verbs = [words[1] for words in commands() if words[0] == "audiolm-kit"]
+    assert list(dict.fromkeys(verbs)) == [
+        *("manifest", "kmeans", "fit", "tokenize", "assemble"),
+        *("continue", "generate", "score"),
+    ]
