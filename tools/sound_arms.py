@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
-from audiolm_kit import AudioGen, NeuralCodec, Sampling, Sound
+from audiolm_kit import AudioGen, AudioLM, NeuralCodec, Sampling, Sound, StageSampling
 from audiolm_kit.audio import fit, read, write, write_bytes
 from audiolm_kit.data.manifest import Row
 
@@ -51,7 +51,30 @@ class Arm:
     """How much of each prompt is given; the sound is ``seconds`` long, the prompt included."""
 
 
-def write_arm(model: AudioGen, arm: Arm, items: Sequence[Item], folder: Path) -> None:
+@dataclass(frozen=True)
+class Wordless:
+    """A model that reads no text, as ``make`` asks it, which has one for everything."""
+
+    model: AudioLM | AudioGen
+
+    @property
+    def fingerprints(self) -> dict[str, str]:
+        return self.model.fingerprints
+
+    def continue_(
+        self,
+        prompts: Sequence[Sound],
+        seconds: float,
+        texts: Sequence[str],
+        sampling: StageSampling | Sampling,
+        seeds: Sequence[int],
+    ) -> list[Sound]:
+        """Each prompt continued; the texts name them and are not read."""
+        given = (sampling, seeds) if isinstance(self.model, AudioLM) else (None, sampling, seeds)
+        return self.model.continue_(prompts, seconds, *given)
+
+
+def write_arm(model: AudioGen | Wordless, arm: Arm, items: Sequence[Item], folder: Path) -> None:
     """Write all sounds of an arm into ``folder/arm.name``; those that stand there already are kept."""
     plan = {
         "fingerprints": model.fingerprints,
@@ -75,7 +98,7 @@ def write_arm(model: AudioGen, arm: Arm, items: Sequence[Item], folder: Path) ->
     write_index(home, plan, told)
 
 
-def make(model: AudioGen, arm: Arm, items: Sequence[Item], numbers: Sequence[int]) -> list[Sound]:
+def make(model: AudioGen | Wordless, arm: Arm, items: Sequence[Item], numbers: Sequence[int]) -> list[Sound]:
     """The sounds of these items."""
     chosen, seeds = [items[number] for number in numbers], [arm.seed + number for number in numbers]
     texts = [item.text for item in chosen]

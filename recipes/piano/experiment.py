@@ -12,42 +12,18 @@ from __future__ import annotations
 import argparse
 import itertools
 import sys
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tools"))
 
-from sound_arms import Arm, Item, write_arm, write_recordings
+from sound_arms import Arm, Item, Wordless, write_arm, write_recordings
 
-from audiolm_kit import AudioGen, AudioLM, NeuralCodec, Sampling, Sound, StageSampling, checkpoint
+from audiolm_kit import AudioGen, AudioLM, NeuralCodec, Sampling, StageSampling, checkpoint
 from audiolm_kit.data.manifest import Row, read_manifest
 
 PROMPT, SECONDS = 4.0, 10.0
 """Seconds that are given, and of the whole."""
-
-
-@dataclass(frozen=True)
-class Wordless:
-    """A model as tools/sound_arms.py asks it, which has a text for everything."""
-
-    model: AudioLM | AudioGen
-
-    @property
-    def fingerprints(self) -> dict[str, str]:
-        return self.model.fingerprints
-
-    def continue_(
-        self,
-        prompts: Sequence[Sound],
-        seconds: float,
-        texts: Sequence[str],
-        sampling: StageSampling | Sampling,
-        seeds: Sequence[int],
-    ) -> list[Sound]:
-        """Each prompt continued; the texts name places in recordings and are not read."""
-        given = (sampling, seeds) if isinstance(self.model, AudioLM) else (None, sampling, seeds)
-        return self.model.continue_(prompts, seconds, *given)
 
 
 def asked(rows: list[Row], count: int) -> list[Row]:
