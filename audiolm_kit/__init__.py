@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from audiolm_kit.audio import Sound as Sound
+    from audiolm_kit.codec.foreign import ForeignCodec as ForeignCodec
     from audiolm_kit.codec.model import CodecConfig as CodecConfig
     from audiolm_kit.codec.model import NeuralCodec as NeuralCodec
+    from audiolm_kit.codec.opening import open_codec as open_codec
     from audiolm_kit.codec.streaming import StreamingDecoder as StreamingDecoder
     from audiolm_kit.evaluation.perceptual import ClapScorer as ClapScorer
     from audiolm_kit.inference.audiogen import AudioGen as AudioGen
@@ -26,6 +28,7 @@ _HOMES = {
     "AudioLM": "inference.audiolm",
     "ClapScorer": "evaluation.perceptual",
     "CodecConfig": "codec.model",
+    "ForeignCodec": "codec.foreign",
     "LMConfig": "lm.model",
     "NeuralCodec": "codec.model",
     "Sampling": "lm.sampling",
@@ -34,6 +37,7 @@ _HOMES = {
     "StageSampling": "inference.chain",
     "StreamLM": "lm.model",
     "StreamingDecoder": "codec.streaming",
+    "open_codec": "codec.opening",
 }
 
 

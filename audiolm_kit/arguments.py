@@ -2,7 +2,7 @@
 
 How types are spelt: numbers, words and choices as they are; several numbers (``float | tuple[float, ...]``,
 ``tuple[float, float]``) with commas, brackets or not; ``bool`` as ``--flag`` or ``--flag true|false``; several words
-(``list[str]``, ``tuple[str, ...]``) by saying the option again for each.
+(``list[str]``, ``tuple[str, ...]``) by saying the option again for each. Names may be written with - for _.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import re
 from argparse import SUPPRESS, ArgumentTypeError
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import MISSING, Field, dataclass, fields
 from inspect import Parameter, signature
 from types import UnionType
@@ -120,12 +120,13 @@ def parser_of(function: Callable[..., Any], prog: str, options: type[Any] | None
     from jsonargparse import ArgumentParser
 
     flags: list[str] = []
+    written: dict[str, str] = {}  # how else an option may be written -> its name
 
     class Parser(ArgumentParser):  # type: ignore[misc]
         """Lets words follow a flag, and shows in brackets what may be left out."""
 
         def parse_args(self, args: list[str], **settings: Any) -> Any:  # type: ignore[override]
-            return super().parse_args(spelt_out(args, flags), **settings)
+            return super().parse_args(spelt_out(underscored(args, written), flags), **settings)
 
         def format_help(self, *settings: Any) -> str:
             shown: str = super().format_help(*settings)
@@ -142,6 +143,7 @@ def parser_of(function: Callable[..., Any], prog: str, options: type[Any] | None
                 added.required = False  # as nargs "*", but words behind the options are found
             if each.hint is bool:
                 flags += names
+            written |= {f"--{name[2:].replace('_', '-')}": name for name in names if name.startswith("--")}
     return parser
 
 
@@ -199,6 +201,13 @@ def several_words(hint: Any) -> type[list[Any]] | type[tuple[Any, ...]] | None:
         if member == tuple[str, ...]:
             return tuple
     return None
+
+
+def underscored(arguments: list[str], written: Mapping[str, str]) -> list[str]:
+    """``--some-option`` and ``--some-option=x`` as ``--some_option``, up to a ``--``."""
+    end = arguments.index("--") if "--" in arguments else len(arguments)
+    parted = [argument.partition("=") for argument in arguments[:end]]
+    return ["".join((written.get(name, name), *value)) for name, *value in parted] + arguments[end:]
 
 
 def spelt_out(arguments: list[str], flags: list[str]) -> list[str]:

@@ -84,9 +84,14 @@ def read_json(path: str | Path) -> dict[str, Any]:
 
 
 def save(model: nn.Module, folder: str | Path) -> None:
-    """Write ``model`` (its ``config`` dataclass and its weights) as a checkpoint folder, whole or not at all."""
+    """Write ``model`` (its ``config`` dataclass and its weights) as a checkpoint folder, whole or not at all.
+
+    Its ``config.json`` has the model's fingerprint, so that ``load`` notices when anything in it was changed.
+    """
     with replacing(folder) as draft:
         write_into(model, draft)
+        about = {**read_json(draft / CONFIG), "fingerprint": fingerprint(load(type(model), draft))}
+        (draft / CONFIG).write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
 
 
 def write_into(model: nn.Module, folder: Path) -> None:
@@ -104,6 +109,7 @@ def save_bundle(
     parts: Mapping[str, nn.Module],
     files: Mapping[str, bytes],
     about: Mapping[str, Any] = {},
+    folders: Mapping[str, Path] = {},
 ) -> None:
     """Write several models and files as one checkpoint folder, whole or not at all; an earlier one is replaced.
 
@@ -111,10 +117,13 @@ def save_bundle(
 
     Args:
         about: further keys of ``config.json``, plain values; ``read_kind`` returns them.
+        folders: what is copied whole, links followed; it may lie in the very checkpoint that is replaced.
 
     Raises:
+        FileNotFoundError: one of the folders is not there any more.
         ValueError: the folder holds something else.
     """
+    assert len({*parts, *files, *folders, CONFIG}) == len(parts) + len(files) + len(folders) + 1
     folder = Path(folder)
     refuse_foreign(folder)
     with replacing(folder) as draft:
@@ -122,19 +131,42 @@ def save_bundle(
             write_into(model, draft / name)
         for name, content in files.items():
             (draft / name).write_bytes(content)
+        for name, source in folders.items():
+            if not source.is_dir():
+                raise FileNotFoundError(f"{source} was moved or deleted while in use: put it back, or load it anew")
+            shutil.copytree(source, draft / name)
         # Of the parts as they will be read: weights in half precision come back in single.
         fingerprints = bundle_fingerprints(
-            {name: load(type(part), draft / name) for name, part in parts.items()}, files
+            {name: load(type(part), draft / name) for name, part in parts.items()},
+            files,
+            {name: draft / name for name in folders},
         )
         own = {"format": FORMAT, "kind": kind, "fingerprints": fingerprints}
         assert not own.keys() & about.keys()
         (draft / CONFIG).write_text(json.dumps({**own, **about}, indent=2) + "\n", encoding="utf-8")
 
 
-def bundle_fingerprints(parts: Mapping[str, nn.Module], files: Mapping[str, bytes]) -> dict[str, str]:
-    """16 hex digits for each part and file."""
-    models = {name: fingerprint(model) for name, model in parts.items()}
-    return models | {name: hashlib.sha256(content).hexdigest()[:16] for name, content in files.items()}
+def bundle_fingerprints(
+    parts: Mapping[str, nn.Module], files: Mapping[str, bytes], folders: Mapping[str, Path] = {}
+) -> dict[str, str]:
+    """16 hex digits for each part, file and folder."""
+    return {
+        **{name: fingerprint(model) for name, model in parts.items()},
+        **{name: hashlib.sha256(content).hexdigest()[:16] for name, content in files.items()},
+        **{name: folder_fingerprint(folder) for name, folder in folders.items()},
+    }
+
+
+def folder_fingerprint(folder: Path) -> str:
+    """16 hex digits that change with the name or the content of any file; hidden ones, which systems leave, aside."""
+    digest = hashlib.sha256()
+    for path in sorted(path for path in folder.rglob("*") if path.is_file() and not path.name.startswith(".")):
+        content = hashlib.sha256()
+        with open(path, "rb") as file:
+            while block := file.read(1 << 20):
+                content.update(block)
+        digest.update(json.dumps([path.relative_to(folder).as_posix(), content.hexdigest()]).encode())
+    return digest.hexdigest()[:16]
 
 
 def check_bundle(folder: str | Path, kind: str, found: Mapping[str, str]) -> None:
@@ -163,13 +195,20 @@ def load(kind: type[M], folder: str | Path) -> M:
 
     Raises:
         FileNotFoundError: the folder or one of its two files is missing.
-        ValueError: another kind of model, another format, a cut-off file, or weights that do not fit the config.
+        ValueError: another kind of model, another format, a cut-off file, weights that do not fit the config, or a
+            model that was changed since it was saved.
     """
     folder = Path(folder)
     stored = read_kind(folder, kind.__name__)
     hints = typing.get_type_hints(kind.__init__)
     model = kind(_dataclass_from_plain(hints["config"], stored.get("config"), f"{folder / CONFIG}: config"))
-    _fill(model, _read_weights(folder / WEIGHTS), folder / WEIGHTS)
+    state = read_weights(folder / WEIGHTS)
+    check_weights(model.state_dict(), state, folder / WEIGHTS)
+    model.load_state_dict(state)
+    if (saved := stored.get("fingerprint")) and saved != (found := fingerprint(model)):
+        raise ValueError(
+            f"{folder} was changed since it was saved (fingerprint {found}, wanted {saved}): copy it again"
+        )
     return model.eval()
 
 
@@ -213,6 +252,41 @@ def fingerprint(model: nn.Module) -> str:
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
         digest.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()[:16]
+
+
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """What a safetensors file holds.
+
+    Raises:
+        FileNotFoundError: nothing stands there.
+        ValueError: the file is cut off, or is none.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} is missing: copy the whole checkpoint folder")
+    try:
+        return load_file(path)
+    except SafetensorError as error:
+        raise ValueError(f"{path} is not a whole safetensors file ({error}): copy the checkpoint again") from None
+
+
+def check_weights(wanted: Mapping[str, Tensor], found: Mapping[str, Tensor], path: Path) -> None:
+    """Refuse weights that are not, name for name and shape for shape, those of a model.
+
+    Args:
+        wanted: Of the model; they may be on the meta device.
+        path: Where they were found.
+
+    Raises:
+        ValueError: some are missing, unknown or wrongly shaped; it names them.
+    """
+    missing, extra = sorted(wanted.keys() - found.keys()), sorted(found.keys() - wanted.keys())
+    wrong = sorted(name for name in wanted.keys() & found.keys() if wanted[name].shape != found[name].shape)
+    for title, names in (("lacks", missing), ("has unknown", extra), ("has wrongly shaped", wrong)):
+        if names:
+            shown = ", ".join(names[:4]) + (", ..." if len(names) > 4 else "")
+            raise ValueError(
+                f"{path} {title} tensors ({len(names)}): {shown}; weights and {CONFIG} must be of one model"
+            )
 
 
 def _plain_config(model: nn.Module) -> dict[str, Any]:
@@ -271,25 +345,3 @@ def _dataclass_from_plain(kind: type[T], value: Any, where: str) -> T:
         return kind(**{name: from_plain(hints[name], each, f"{where}.{name}") for name, each in value.items()})
     except TypeError as error:
         raise ValueError(f"{where} does not fit {kind.__name__}: {error}") from None
-
-
-def _read_weights(path: Path) -> dict[str, Tensor]:
-    if not path.is_file():
-        raise FileNotFoundError(f"{path} is missing: copy the whole checkpoint folder")
-    try:
-        return load_file(path)
-    except SafetensorError as error:
-        raise ValueError(f"{path} is not a whole safetensors file ({error}): copy the checkpoint again") from None
-
-
-def _fill(model: nn.Module, state: dict[str, Tensor], path: Path) -> None:
-    wanted = model.state_dict()
-    missing, extra = sorted(wanted.keys() - state.keys()), sorted(state.keys() - wanted.keys())
-    wrong = sorted(name for name in wanted.keys() & state.keys() if wanted[name].shape != state[name].shape)
-    for title, names in (("lacks", missing), ("has unknown", extra), ("has wrongly shaped", wrong)):
-        if names:
-            shown = ", ".join(names[:4]) + (", ..." if len(names) > 4 else "")
-            raise ValueError(
-                f"{path} {title} tensors ({len(names)}): {shown}; weights and {CONFIG} must be of one model"
-            )
-    model.load_state_dict(state)

@@ -29,6 +29,11 @@ from audiolm_kit.text import Vocabulary
 from audiolm_kit.text_cache import CachedStates, Source
 from audiolm_kit.transformer import Transformer, TransformerConfig
 
+TEXT_MODEL = "text.model"
+"""The vocabulary's name in a checkpoint folder."""
+TEXT_ENCODER = "text_encoder"
+"""The name there of the folder of a T5 and its tokenizer, where a checkpoint brings its own."""
+
 
 @dataclass(frozen=True)
 class TextConfig:
@@ -45,7 +50,8 @@ class TextConfig:
     pieces: int = 1000
     """Rows of the small encoder's embedding: at least the size of the text vocabulary."""
     name: str = "t5-base"
-    """Folder, or name on the Hugging Face hub, of the T5: T5, T5 v1.1 or FLAN-T5 of any size."""
+    """Folder, or name on the Hugging Face hub, of the T5: T5, T5 v1.1 or FLAN-T5 of any size; ./text_encoder lies in
+    the checkpoint's own folder, wherever that is."""
     labels: tuple[str, ...] = ()
     """The class labels of kind labels, in the order of the table; a caption names one or several of them."""
     clean: bool = False
@@ -62,6 +68,16 @@ class TextConfig:
         object.__setattr__(self, "labels", tuple(self.labels))  # a parser may bring a list
         if self.kind == "labels":
             LabelReader(self.labels)
+        if self.kind == "t5" and self.name.startswith("./") and not self.brings_t5:
+            raise ValueError(
+                f"text name is {self.name!r}, but ./ stands for the checkpoint's own folder, where a T5 is called "
+                f"./{TEXT_ENCODER}: give a path without ./, or an absolute one"
+            )
+
+    @property
+    def brings_t5(self) -> bool:
+        """Whether the T5 lies in the checkpoint folder itself."""
+        return self.kind == "t5" and self.name == f"./{TEXT_ENCODER}"
 
 
 class Context(NamedTuple):
@@ -129,8 +145,8 @@ class FrozenT5:
         from transformers import AutoTokenizer, T5EncoderModel
 
         try:
-            with _quiet(name):
-                self._tokenizer = AutoTokenizer.from_pretrained(name)
+            with quiet(name):
+                self.tokenizer: Any = AutoTokenizer.from_pretrained(name)
                 loaded: Any = T5EncoderModel.from_pretrained(name, output_loading_info=True)
         except (OSError, ValueError, RuntimeError, EOFError, SafetensorError) as error:
             raise FileNotFoundError(_no_t5(name, error)) from None
@@ -139,13 +155,13 @@ class FrozenT5:
         if lacking:  # transformers would make them up
             raise ValueError(f"{name} lacks {len(lacking)} weights of a T5 encoder, {lacking[0]} among them: give a T5")
         _check_width(name, model.config.d_model, dim)
-        if len(self._tokenizer) > model.config.vocab_size:
+        if len(self.tokenizer) > model.config.vocab_size:
             raise ValueError(
-                f"the tokenizer of {name} has {len(self._tokenizer)} pieces, its T5 takes {model.config.vocab_size}: "
+                f"the tokenizer of {name} has {len(self.tokenizer)} pieces, its T5 takes {model.config.vocab_size}: "
                 "give a folder whose parts belong together"
             )
         self.name = name
-        self._model: Any = model.float().eval().requires_grad_(False)
+        self.model: Any = model.float().eval().requires_grad_(False)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> FrozenT5:
         """A copy of what holds it shares it: nothing ever changes it, and it may be large."""
@@ -154,7 +170,7 @@ class FrozenT5:
     @torch.no_grad()
     def __call__(self, texts: list[str], device: torch.device | str = "cpu") -> TextInput:
         """Captions -> states ``[B, N, E]``, in float32 (T5 overflows float16) whatever runs around it."""
-        inputs = self._tokenizer(texts, return_tensors="pt", padding=True).to(device)
+        inputs = self.tokenizer(texts, return_tensors="pt", padding=True).to(device)
         mask = inputs["attention_mask"].bool()
         states = self._states(inputs["input_ids"], inputs["attention_mask"])
         said = torch.tensor([bool(text.strip()) for text in texts], device=mask.device)
@@ -167,7 +183,7 @@ class FrozenT5:
         Only captions of equally many tokens are read together: there is no padding that a result could depend on.
         """
         texts = list(texts)
-        pieces = dict(zip(texts, self._tokenizer(texts)["input_ids"], strict=True))
+        pieces = dict(zip(texts, self.tokenizer(texts)["input_ids"], strict=True))
         by_length = sorted(pieces, key=lambda text: len(pieces[text]))
         for length, group in groupby(by_length, lambda text: len(pieces[text])):
             while batch := list(islice(group, max(1, min(64, TOKENS // max(1, length))))):
@@ -181,9 +197,9 @@ class FrozenT5:
         loading took. They are hashed as they compute, so one model is one whether it lies in safetensors or in a
         pickle, whole or sharded.
         """
-        config = {name: getattr(self._model.config, name) for name in T5_FIELDS}
-        digest = hashlib.sha256(json.dumps(config, sort_keys=True).encode() + _tokenizer_state(self._tokenizer))
-        weights = {name: tensor.cpu() for name, tensor in self._model.named_parameters()}  # shared ones come once
+        config = {name: getattr(self.model.config, name) for name in T5_FIELDS}
+        digest = hashlib.sha256(json.dumps(config, sort_keys=True).encode() + _tokenizer_state(self.tokenizer))
+        weights = {name: tensor.cpu() for name, tensor in self.model.named_parameters()}  # shared ones come once
         with ThreadPoolExecutor() as pool:  # hashing runs outside the interpreter's lock
             for name, hashed in zip(weights, pool.map(_hashed, weights.values()), strict=True):
                 digest.update(name.encode() + hashed)
@@ -192,7 +208,7 @@ class FrozenT5:
     def _states(self, pieces: Tensor, mask: Tensor) -> Tensor:
         """Pieces and mask ``[B, N] -> [B, N, E]``."""
         with torch.autocast(pieces.device.type, enabled=False):
-            states: Tensor = self._model.to(pieces.device)(input_ids=pieces, attention_mask=mask).last_hidden_state
+            states: Tensor = self.model.to(pieces.device)(input_ids=pieces, attention_mask=mask).last_hidden_state
         return states
 
 
@@ -230,8 +246,12 @@ def _no_t5(name: str, error: Exception) -> str:
 
 
 @contextlib.contextmanager
-def _quiet(name: str) -> Iterator[None]:
-    """Without what transformers says of weights it does not use (a decoder's), and its bars unless it may download."""
+def quiet(name: str | Path) -> Iterator[None]:
+    """Without what transformers says of weights it does not use (a decoder's), and its bars unless it may download.
+
+    Args:
+        name: What is opened; of a folder on this disk nothing is downloaded.
+    """
     import transformers
 
     logging: Any = transformers.utils.logging
@@ -275,10 +295,6 @@ def _padded(rows: list[Tensor], device: torch.device | str) -> TextInput:
     return TextInput(content.to(device), (torch.arange(longest) < lengths[:, None]).to(device))
 
 
-TEXT_MODEL = "text.model"
-"""The vocabulary's name in a checkpoint folder."""
-
-
 class TextConditioner:
     """Captions -> ``TextInput``, for training and for generation alike.
 
@@ -286,12 +302,17 @@ class TextConditioner:
     """
 
     def __init__(
-        self, config: TextConfig, vocabulary: Vocabulary | None = None, cache: str | Path | None = None
+        self,
+        config: TextConfig,
+        vocabulary: Vocabulary | None = None,
+        cache: str | Path | None = None,
+        folder: str | Path | None = None,
     ) -> None:
         """Take the vocabulary of the small encoder, or load the T5 that ``config`` names.
 
         Args:
             cache: A folder for the states of a T5, which is then loaded only for captions that are not there yet.
+            folder: Of the checkpoint, which may bring its T5.
         """
         if config.kind == "small":
             if vocabulary is None:
@@ -307,15 +328,22 @@ class TextConditioner:
             clean("a word")  # what this takes is missed now, not in the first step
         self.config = config
         self.vocabulary = vocabulary
+        self.folders = folders_of(config, folder)
         self._labels = LabelReader(config.labels) if config.kind == "labels" else None
         self._t5: FrozenT5 | CachedStates | None = None
         if config.kind == "t5":
-            self._t5 = FrozenT5(config.name, config.dim) if cache is None else cached_t5(config.name, config.dim, cache)
+            name = str(self.folders.get(TEXT_ENCODER, config.name))
+            self._t5 = FrozenT5(name, config.dim) if cache is None else cached_t5(name, config.dim, cache)
 
     @classmethod
-    def load(cls, config: TextConfig, vocabulary_path: str | Path, cache: str | Path | None = None) -> TextConditioner:
-        """As the constructor, with the vocabulary read from a file where ``config`` needs one."""
-        return cls(config, Vocabulary.load(vocabulary_path) if config.kind == "small" else None, cache)
+    def load(cls, config: TextConfig, where: str | Path, cache: str | Path | None = None) -> TextConditioner:
+        """As the constructor, with what ``config`` needs read from a checkpoint folder, or a vocabulary from its file.
+
+        The folder may be moved when this has returned, as long as nothing is saved and no cache lacks a caption.
+        """
+        where = Path(where)
+        folder, file = (where, where / TEXT_MODEL) if where.is_dir() else (where.parent, where)
+        return cls(config, Vocabulary.load(file) if config.kind == "small" else None, cache, folder)
 
     def prepare(self, texts: list[str], device: torch.device | str = "cpu", keep: bool = True) -> TextInput:
         """One row for each caption, on ``device``.
@@ -362,6 +390,27 @@ def caption_texts(config: TextConfig, texts: Iterable[str]) -> list[str]:
     if not config.clean or config.kind in ("none", "labels"):
         return list(texts)
     return [clean(text) or text.strip().lower() for text in texts]
+
+
+def folders_of(config: TextConfig, folder: str | Path | None) -> dict[str, Path]:
+    """The folders that a checkpoint in ``folder`` holds beside its models, by their names there, as absolute paths.
+
+    Raises:
+        ValueError: there are some, and ``folder`` is None.
+    """
+    if not config.brings_t5:
+        return {}
+    if folder is None:
+        raise ValueError(
+            f"the T5 {config.name} lies in a checkpoint folder, and none was given: open the text with "
+            "TextConditioner.load(config, folder), or set text name to that folder's path"
+        )
+    return {TEXT_ENCODER: Path(folder).resolve() / TEXT_ENCODER}
+
+
+def text_folders(conditioner: TextConditioner | None) -> dict[str, Path]:
+    """The folders a checkpoint holds beside its models, by their names there: the T5 that it brings, if it does."""
+    return {} if conditioner is None else conditioner.folders
 
 
 def text_files(conditioner: TextConditioner | None) -> dict[str, bytes]:

@@ -38,6 +38,20 @@ class AudioTokenizer(Protocol):
 class Codec(AudioTokenizer, Protocol):
     """A tokenizer that can also turn codes back into sound."""
 
+    @property
+    def hop(self) -> int:
+        """Samples that each frame of codes brings."""
+        ...
+
+    @property
+    def can_stream(self) -> bool:
+        """Whether codes can be decoded piece by piece."""
+        ...
+
+    def check(self, codes: Tensor) -> None:
+        """Refuse with a ValueError what ``decode`` would refuse; no frames at all are fine."""
+        ...
+
     def decode(self, codes: Tensor) -> Tensor:
         """Codes [B, K, T] -> audio [B, C, L]; fewer codebooks than K give coarser sound."""
         ...

@@ -16,34 +16,35 @@ ROOT = Path(audiolm_kit.__file__).parent
 HOUSE: House = {path.relative_to(ROOT).as_posix(): path.read_text(encoding="utf-8") for path in ROOT.rglob("*.py")}
 
 GROUND = (
-    *("arguments", "audio", "captions", "checkpoint", "conditioning", "parallel", "protocols"),
-    *("repeats", "stages", "text", "text_cache", "transformer"),
+    *("arguments", "audio", "captions", "checkpoint", "conditioning", "hub", "parallel"),
+    *("protocols", "provenance", "repeats", "stages", "text", "text_cache", "transformer"),
 )
 FLOORS = {
     **dict.fromkeys(GROUND, 1),
     **dict.fromkeys(("codec", "semantic", "lm", "diffusion", "data", "evaluation"), 2),
-    **dict.fromkeys(("training", "inference", "official"), 3),
+    **dict.fromkeys(("training", "inference", "official", "model_card"), 3),
     **dict.fromkeys(("serving", "doctor"), 4),
-    "cli": 5,
-    "__main__": 6,
+    "commands": 5,
+    "cli": 6,
+    "__main__": 7,
 }
 DOORS = {
     "soundfile": ("audio.py",),
     "soxr": ("audio.py",),
     "sentencepiece": ("text.py",),
     "datasets": ("data/shards.py",),
-    "encodec": ("official.py",),
+    "encodec": ("official/encodec.py",),
     "ray": ("parallel.py",),
     "sklearn": ("semantic/kmeans.py",),
-    "pytorch_lightning": ("training/", "data/modules.py", "cli.py"),
-    # doctor.py only tries whether it loads
+    "huggingface_hub": ("hub.py", "doctor/packages.py"),  # doctor tries whether it loads, transformers too
+    "pytorch_lightning": ("training/", "data/modules.py", "commands/training.py"),
     "transformers": (
         "conditioning.py",
         "codec/foreign.py",
         "semantic/features.py",
         "evaluation/perceptual.py",
-        "official.py",
-        "doctor.py",
+        "official/",
+        "doctor/packages.py",
     ),
 }
 SILENT_NAMES = {"utils", "helpers", "common", "misc", "base", "core"}

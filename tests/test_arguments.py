@@ -185,6 +185,34 @@ def test_the_types_that_hold_several_words() -> None:
     assert several_words(str) is several_words(list[int]) is several_words(tuple[str, str]) is None
 
 
+# --- names
+
+
+def test_names_may_be_written_with_hyphens(capsys: pytest.CaptureFixture[str]) -> None:
+    def try_(*words: str, top_k: int = 1, at_once: bool = False) -> tuple[Any, ...]:
+        """Try.
+
+        Args:
+            words: What is said.
+            top_k: Of how many.
+            at_once: Or by and by.
+        """
+        return (*words, top_k, at_once)
+
+    expected = ("x", 3, True)
+    for given in (
+        ["x", "--top-k", "3", "--at-once"],
+        ["x", "--top_k=3", "--at-once=true"],
+        ["--top-k=3", "--at_once", "x"],
+    ):
+        assert arguments.call(try_, given, "try") == expected
+    assert arguments.call(try_, ["--at-once", "--top-k", "3", "--", "--at-once"], "try") == ("--at-once", 3, True)
+    with pytest.raises(ArgumentError, match="--top-q"):
+        arguments.call(try_, ["x", "--top-q", "3"], "try")
+    help_ = arguments.parser_of(try_, "try").format_help()
+    assert "--top_k" in help_ and "--top-k" not in help_
+
+
 # --- flags, choices, nothing
 
 

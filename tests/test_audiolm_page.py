@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from audiolm_kit import audio, cli
+from audiolm_kit.commands import sound
 
 ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "docs" / "audiolm.md").read_text(encoding="utf-8")
@@ -38,7 +39,7 @@ def test_every_sound_is_an_order_that_can_be_filled(
     (tmp_path / "build/mine/audiolm").mkdir(parents=True)
     (tmp_path / "build/mine/audiolm/config.json").write_text('{"kind": "AudioLM"}')
     audio.write("prompt.wav", audio.Sound(torch.zeros(1, 8000), 8000))
-    monkeypatch.setattr(cli, "opened_audiolm", opened)
+    monkeypatch.setattr(sound, "opened_audiolm", opened)
     with pytest.raises(Reached, match="build/mine/audiolm"):
         cli.main(command)
 

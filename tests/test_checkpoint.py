@@ -102,12 +102,12 @@ def test_weights_and_config_come_back_exactly(config: TinyConfig, tmp_path: Path
 def test_a_folder_holds_two_files_and_no_import_path(folder: Path) -> None:
     assert {path.name for path in folder.iterdir()} == {"config.json", "model.safetensors"}
     about = json.loads((folder / "config.json").read_text())
-    assert about.keys() == {"format", "kind", "config"} and about["kind"] == "Tiny"
+    assert about.keys() == {"format", "kind", "config", "fingerprint"} and about["kind"] == "Tiny"
 
 
 def test_a_field_added_later_takes_its_default(folder: Path) -> None:
     stored = json.loads((folder / "config.json").read_text())["config"]
-    rewrite_config(folder, config={name: value for name, value in stored.items() if name != "name"})
+    rewrite_config(folder, config={name: value for name, value in stored.items() if name != "name"}, fingerprint="")
     assert load(Tiny, folder).config == replace(EVERY_FIELD, name="tiny")
 
 
@@ -198,6 +198,16 @@ def test_cut_off_weights_are_refused(folder: Path) -> None:
     for cut in (data[:-1], data[:20], b"", b"not safetensors at all"):
         path.write_bytes(cut)
         assert "is not a whole safetensors file" in message_of(folder)
+
+
+def test_a_change_since_saving_is_refused(folder: Path) -> None:
+    path = folder / "model.safetensors"
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1  # the header's length and the tensors' shapes stay as they are
+    path.write_bytes(data)
+    assert "was changed since it was saved (fingerprint" in message_of(folder)
+    rewrite_config(folder, fingerprint="")  # as an earlier version wrote it
+    load(Tiny, folder)
 
 
 @pytest.mark.parametrize(
@@ -311,3 +321,35 @@ def test_a_bundle_keeps_what_is_said_about_it(tmp_path: Path) -> None:
     with pytest.raises(AssertionError):  # what every bundle says is not for others to say
         checkpoint.save_bundle(tmp_path / "false", "Pair", {"one": tiny()}, {}, {"fingerprints": {}})
     assert not (tmp_path / "false").exists()
+
+
+def test_a_bundle_copies_folders_and_knows_them_by_their_files(tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    (source / "deep").mkdir(parents=True)
+    (source / "deep" / "b").write_bytes(b"x" * (1 << 20) + b"y")
+    (source / "a").write_text("a")
+    checkpoint.save_bundle(tmp_path / "bundle", "Pair", {"one": tiny()}, {}, folders={"text": source})
+    copy = tmp_path / "bundle" / "text"
+    assert (copy / "deep" / "b").read_bytes() == (source / "deep" / "b").read_bytes()
+    named = checkpoint.read_kind(tmp_path / "bundle", "Pair")["fingerprints"]
+    assert named == checkpoint.bundle_fingerprints({"one": tiny()}, {}, {"text": copy})
+    (copy / ".DS_Store").write_text("of the system")
+    checkpoint.check_bundle(
+        tmp_path / "bundle", "Pair", checkpoint.bundle_fingerprints({"one": tiny()}, {}, {"text": copy})
+    )
+    found = [checkpoint.folder_fingerprint(copy)]
+    (copy / "deep" / "b").write_bytes(b"x" * (1 << 20) + b"z")
+    found.append(checkpoint.folder_fingerprint(copy))
+    (copy / "a").rename(copy / "c")
+    found.append(checkpoint.folder_fingerprint(copy))
+    assert len(set(found)) == 3
+    with pytest.raises(ValueError, match="text is not what the checkpoint was made of"):
+        checkpoint.check_bundle(tmp_path / "bundle", "Pair", {"one": named["one"], "text": found[1]})
+
+
+def test_a_bundle_is_not_written_without_its_folders(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="gone was moved or deleted while in use: put it back"):
+        checkpoint.save_bundle(tmp_path / "bundle", "Pair", {"one": tiny()}, {}, folders={"text": tmp_path / "gone"})
+    with pytest.raises(AssertionError):  # two things of one name
+        checkpoint.save_bundle(tmp_path / "bundle", "Pair", {"one": tiny()}, {}, folders={"one": tmp_path})
+    assert not (tmp_path / "bundle").exists()

@@ -20,6 +20,7 @@ from audiolm_kit.conditioning import (
     TextConfig,
     caption_texts,
     drop,
+    text_folders,
     with_null,
 )
 from audiolm_kit.lm.model import LMConfig, StreamLM
@@ -347,7 +348,7 @@ def test_fingerprint_differs_with_one_weight_one_rule_of_the_tokenizer_and_what_
     before = one.fingerprint()
     one(CAPTIONS)  # pads; that is no other tokenizer
     assert one.fingerprint() == before == FrozenT5(t5, 12).fingerprint()
-    one._model.get_parameter("encoder.block.1.layer.1.DenseReluDense.wo.weight").data[3, 4] += 1e-7
+    one.model.get_parameter("encoder.block.1.layer.1.DenseReluDense.wo.weight").data[3, 4] += 1e-7
     assert one.fingerprint() != before
     for place, (name, was, now) in enumerate(
         [("tokenizer.json", '"barks"', '"parks"'), ("config.json", '"relative_attention_max_distance": 128', None)]
@@ -455,6 +456,28 @@ def test_files_that_were_written_just_now_are_read_in_full(
     cached(t5, tmp_path)
     cached(t5, tmp_path)
     assert loads == [t5, t5] and not (tmp_path / "models").exists()
+
+
+# --- from a checkpoint
+
+
+def test_what_reads_captions_is_opened_from_a_folder_or_a_vocabulary(
+    vocabulary: Vocabulary, t5: str, tmp_path: Path
+) -> None:
+    small = TextConfig(kind="small", pieces=vocabulary.size)
+    expected = TextConditioner(small, vocabulary).prepare(CAPTIONS).content
+    for name in (conditioning.TEXT_MODEL, "other.model"):
+        (tmp_path / name).write_bytes(vocabulary.model)
+    for where in (tmp_path, tmp_path / "other.model"):
+        assert torch.equal(TextConditioner.load(small, where).prepare(CAPTIONS).content, expected)
+    with pytest.raises(FileNotFoundError):
+        TextConditioner.load(small, tmp_path / "nowhere.model")
+    shutil.copytree(t5, tmp_path / "text_encoder")
+    own, named = (TextConfig(kind="t5", dim=12, name=name) for name in ("./text_encoder", t5))
+    conditioner = TextConditioner.load(own, tmp_path)
+    assert text_folders(conditioner) == {"text_encoder": tmp_path / "text_encoder"}
+    assert text_folders(TextConditioner.load(named, tmp_path)) == text_folders(None) == {}
+    assert torch.equal(conditioner.prepare(CAPTIONS).content, TextConditioner(named).prepare(CAPTIONS).content)
 
 
 # --- cleaning

@@ -13,6 +13,7 @@ from audiolm_kit import audio, cli
 from audiolm_kit.codec.convnext import ConvNeXtConfig
 from audiolm_kit.codec.model import CodecConfig, NeuralCodec
 from audiolm_kit.codec.rvq import QuantizerConfig
+from audiolm_kit.commands import sound
 from audiolm_kit.conditioning import TextConditioner, TextConfig
 from audiolm_kit.inference.audiogen import AudioGen
 from audiolm_kit.lm.model import LMConfig, StreamLM
@@ -76,7 +77,7 @@ def test_every_command_is_an_order_that_can_be_filled(
 
     monkeypatch.chdir(tmp_path)
     audio.write("bell.wav", audio.Sound(torch.zeros(1, 16000), 16000))
-    monkeypatch.setattr(cli, "opened", opened)
+    monkeypatch.setattr(sound, "opened", opened)
     with pytest.raises(Reached, match="build/(hello/lm|streams/lm/delay4-0)"):
         cli.main(command)
 

@@ -37,7 +37,7 @@ from audiolm_kit.conditioning import Context, with_null
 from audiolm_kit.lm.generate import generate
 from audiolm_kit.lm.model import LMConfig, StreamLM, loss
 from audiolm_kit.lm.sampling import Sampling
-from audiolm_kit.official import from_encodec, import_encodec
+from audiolm_kit.official.encodec import from_encodec, import_encodec
 from audiolm_kit.transformer import TransformerConfig
 
 OURS = "audiolm_kit"

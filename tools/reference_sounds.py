@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 from audiolm_kit import checkpoint
 from audiolm_kit.audio import Sound, fit, read, write, write_bytes
-from audiolm_kit.codec.model import NeuralCodec
+from audiolm_kit.codec.opening import AnyCodec, open_codec
 from audiolm_kit.data.manifest import Row, read_manifest
 
 
@@ -34,13 +34,13 @@ def pick(rows: list[Row], per_label: int) -> list[Row]:
     return [row for label in sorted(by_label) for row in by_label[label][:per_label]]
 
 
-def there_and_back(codec: NeuralCodec, sound: Sound) -> Sound:
+def there_and_back(codec: AnyCodec, sound: Sound) -> Sound:
     """What is left of a sound after the codec, as long as it was."""
     samples = codec.decode(codec.encode(sound.samples[None]))[0, :, : sound.samples.shape[-1]]
     return Sound(samples.clamp(-1, 1), sound.sample_rate)
 
 
-def write_references(codec: NeuralCodec, rows: list[Row], folder: Path, prompts: Prompts) -> None:
+def write_references(codec: AnyCodec, rows: list[Row], folder: Path, prompts: Prompts) -> None:
     """Write the sounds of every row, numbered from 1, then the list of texts."""
     texts = []
     for number, row in enumerate(rows, start=1):
@@ -79,7 +79,7 @@ def main(arguments: list[str] | None = None) -> None:
         rows = pick(read_manifest(options.manifest, options.split), options.per_label)
         if not rows:
             raise ValueError(f"{options.manifest} has no rows of split {options.split!r}: name another with --split")
-        write_references(checkpoint.load(NeuralCodec, options.codec), rows, options.output, prompts)
+        write_references(open_codec(options.codec), rows, options.output, prompts)
     except (ValueError, OSError) as error:
         parser.exit(2, f"{parser.prog}: {error}\n")
     print(f"{len(rows)} recordings and their reconstructions: {options.output}")

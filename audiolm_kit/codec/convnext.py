@@ -46,11 +46,13 @@ class ConvNeXtConfig:
     codes cannot and ears need not tell apart, such as the drops of rain, is drawn and not copied."""
     linear: bool = False
     """A straight way beside the blocks, from log magnitudes to latents and back. Training starts it as the principal
-    components of its first batches (``begin``), so that the blocks have to learn only what the best linear codec
-    leaves: pitch, which blocks alone find after very many steps, is there from the first one."""
+    components of what is trained on, and the codebooks as the k-means of those (``begin``), so that the blocks have to
+    learn only what the best linear codec leaves: pitch, which blocks alone find after very many steps, is there from
+    the first one."""
     refine: int = field(default=0, compare=False)
-    """Rounds of Griffin and Lim's algorithm that decoding ends with: phases that fit the decoder's magnitudes, where
-    they were noise. Training leaves them out, and codes mean the same with any number: no part of the fingerprint."""
+    """Rounds of Griffin and Lim's algorithm that decoding ends with: phases that fit the decoder's magnitudes. With
+    noise they start from phases that are noise, and the decoder's own are left out. Training leaves all of it out, and
+    codes mean the same with any number: no part of the fingerprint."""
 
     @property
     def bins(self) -> int:
@@ -217,8 +219,8 @@ class FrameConv(nn.Conv1d):
 
 QUIETEST = math.log(1e-3)
 """Of a log magnitude: some 70 dB under full scale."""
-NOISE_LOG = -0.5772156649 / 2
-"""The mean log magnitude of complex noise of variance 1: Euler's constant by -2."""
+MOSTLY_TONAL = 2.0
+"""The logit of the tonal share that a linear way begins with: 88 % of the power."""
 NOISE_FRAMES = 2048
 """Spectral frames until the noise repeats itself."""
 
@@ -247,9 +249,11 @@ class FourierHead(nn.Module):
                 self.project.bias[:size] -= 3.0
                 self.project.bias[2 * size :] -= 1.0
         if config.linear:
-            with torch.no_grad():  # the linear way alone says how loud
+            with torch.no_grad():  # the linear way alone says how loud, and what is loud varies little
                 self.project.weight[:size] = 0.0
                 self.project.bias[:size] = 0.0
+                self.project.weight[2 * size :] = 0.0
+                self.project.bias[2 * size :] = MOSTLY_TONAL
 
     def forward(self, frames: Tensor, draws: int = 0) -> Tensor:
         """Frames [B, S, W] -> audio [B, C, S * hop]; with ``draws``, as many of each item, [draws * B, C, S * hop].
@@ -257,35 +261,46 @@ class FourierHead(nn.Module):
         Their noise is drawn afresh, for training; without ``draws`` (0) it is that of decoding.
         """
         if not (draws and self.config.noise):
-            spectrum = self.carried(frames, None)[0]
-            return self.waveform(spectrum if self.training else self.refined(spectrum))
+            return self.waveform(self.refined(self.carried(frames, None)[0]))
         parts, rows = self._parts(frames), len(frames)
         starts = torch.randint(NOISE_FRAMES, (draws, rows), device=frames.device)
         return torch.cat([self.waveform(self._spectrum(parts, each)) for each in starts])
 
-    def log_magnitude(self, frames: Tensor) -> Tensor:
-        """Frames [B, S, W] -> the logarithms of the magnitudes that are turned into sound, [B, C, S, F]."""
-        return self._parts(frames)[0]
+    def log_magnitudes(self, frames: Tensor) -> Tensor:
+        """Frames [B, S, W'] -> the logarithms of the magnitudes that are turned into sound, [B, C, S, F].
+
+        With noise they vary as it does: those of two renditions, [2 B, C, S, F], their noise drawn afresh.
+        """
+        parts, rows = self._parts(frames), len(frames)
+        if not self.config.noise:
+            return parts[0]
+        starts = torch.randint(NOISE_FRAMES, (2, rows), device=frames.device)
+        made = torch.cat([self._spectrum(parts, each) for each in starts])
+        power = rearrange(made, "b (n c f) s -> n b c s f", n=2, f=self.config.bins).square().sum(0)
+        return (power + 1e-14).log() / 2
 
     def measured(self, audio: Tensor) -> Tensor:
-        """Audio [B, C, S * hop] -> what ``log_magnitude`` would be of a head that made just this, [B, C, S, F].
+        """Audio [B, C, S * hop] -> what ``log_magnitudes`` would be of a head that made just this, [B, C, S, F].
 
-        On average: noise of magnitude 1 has a mean log magnitude below 0. Bounded where nothing is heard any more.
+        Bounded where nothing is heard any more.
         """
-        logs = self._analysed(audio.float()).abs().clamp_min(1e-7).log().clamp_min(QUIETEST)
-        return logs - NOISE_LOG if self.config.noise else logs
+        return self._analysed(audio.float()).abs().clamp_min(1e-7).log().clamp_min(QUIETEST)
 
     def carried(self, frames: Tensor, state: State) -> tuple[Tensor, State]:
         """Frames [B, S, W'] -> spectra [B, 2 C F, S], going on in the noise where the frames before have left it.
 
-        Where they are to be refined, their magnitudes stand behind them, C F more.
+        Where they are to be refined, their magnitudes stand behind them, C F more, and with noise in their own place
+        that noise alone.
         """
         start = frames.new_zeros(1, dtype=torch.long) if state is None else state[0]
-        parts = self._parts(frames)
-        spectrum = self._spectrum(parts, start.expand(len(frames)))
-        if self.config.refine:
-            magnitude = rearrange(self._magnitude(parts), "b c s f -> b (c f) s")
-            spectrum = torch.cat([spectrum, magnitude * (math.exp(NOISE_LOG) if self.config.noise else 1.0)], 1)
+        parts, starts = self._parts(frames), start.expand(len(frames))
+        spectrum = self._spectrum(parts, starts)
+        if self.config.refine and not self.training:
+            flat = rearrange(spectrum, "b (n cf) s -> n b cf s", n=2)
+            begun = spectrum
+            if self.config.noise:
+                begun = rearrange(self.table[:, self._places(parts, starts)], "n b c s f -> b (n c f) s")
+            spectrum = torch.cat([begun, flat.square().sum(0).sqrt()], 1)
         return spectrum, (start + frames.shape[1],)
 
     @property
@@ -298,7 +313,7 @@ class FourierHead(nn.Module):
 
         Each round turns them into sound and that into spectra, and keeps the phases (Griffin and Lim 1984).
         """
-        if not self.config.refine:
+        if not self.config.refine or self.training:
             return spectrum
         real, imaginary, magnitude = rearrange(spectrum, "b (n c f) s -> n (b c) s f", n=3, c=self.channels)
         heard = torch.complex(real, imaginary)
@@ -391,4 +406,5 @@ def begin(encoder: ConvNeXtEncoder, decoder: ConvNeXtDecoder, audio: Tensor) -> 
     encoder.linear.weight.copy_(kept / scale)
     encoder.linear.bias.copy_(-kept @ mean / scale)
     decoder.linear.weight.copy_(kept.T * scale)
-    decoder.linear.bias.copy_(mean - (NOISE_LOG if encoder.config.noise else 0.0))
+    # The mean log magnitude of a tone of that share beside weak noise is that of the tone.
+    decoder.linear.bias.copy_(mean - (F.logsigmoid(torch.tensor(MOSTLY_TONAL)) / 2 if encoder.config.noise else 0.0))

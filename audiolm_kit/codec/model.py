@@ -15,8 +15,13 @@ from torch.nn import functional as F
 
 from audiolm_kit.codec import convnext
 from audiolm_kit.codec.convnext import ConvNeXtConfig, ConvNeXtDecoder, ConvNeXtEncoder
+from audiolm_kit.codec.losses import energy_distance
 from audiolm_kit.codec.rvq import QuantizerConfig, ResidualQuantizer
 from audiolm_kit.codec.seanet import SEANetConfig, SEANetDecoder, SEANetEncoder
+from audiolm_kit.codec.segments import Scaled, Segments, cut_into
+
+LEVEL = 0.1
+"""The root mean square (-20 dBFS) at which a codec that normalises decodes codes whose scales nobody knows."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +40,13 @@ class CodecConfig:
     split_channels: bool = False
     """Stereo by a codec of one channel: left and right are coded each by itself, level by level in turns (code 2i is
     left's level i, 2i + 1 right's), so that a codec has twice the codebooks of its quantizer."""
+    normalize: bool = False
+    """Every segment (the whole sound where there are none) is scaled to a root mean square of 1 before it is encoded,
+    as in EnCodec's 48 kHz model; ``encode_scaled`` tells what each was divided by."""
+    segment: float = 0.0
+    """Seconds of the segments that a sound is cut into, each coded for itself (0: it is coded as one)."""
+    overlap: float = 0.0
+    """Share of a segment that is heard in the next one as well: there the one fades into the other."""
 
     def __post_init__(self) -> None:
         if self.channels not in (1, 2):
@@ -45,10 +57,13 @@ class CodecConfig:
             )
         if not 0 <= self.peak <= 1:
             raise ValueError(f"peak is {self.peak}, wanted 0 (leave levels alone) to 1 (full scale)")
+        if self.normalize and self.peak:
+            raise ValueError(f"normalize is set and so is peak, {self.peak}: scale sounds by one of them")
         if self.quantizer.dim != self.latent_dim:
             raise ValueError(
                 f"quantizer.dim is {self.quantizer.dim}, wanted {self.body}.dim, {self.latent_dim}: set both alike"
             )
+        _ = self.segments  # refuses what cannot be cut
 
     @property
     def latent_dim(self) -> int:
@@ -56,11 +71,21 @@ class CodecConfig:
         return self.seanet.dim if self.body == "seanet" else self.convnext.dim
 
     @property
-    def hop(self) -> int:
-        """Samples of one frame of codes."""
+    def frame(self) -> int:
+        """Samples that the body makes one frame of codes of."""
         if self.body == "seanet":
             return self.seanet.hop
         return self.convnext.hop * self.convnext.frames_per_code
+
+    @property
+    def hop(self) -> int:
+        """Samples that each frame of codes brings: those of a frame, less what segments say twice, rounded down."""
+        return self.frame if self.segments is None else self.segments.hop
+
+    @property
+    def segments(self) -> Segments | None:
+        """How sounds are cut; None where they are not."""
+        return cut_into(self.segment, self.overlap, self.sample_rate, self.frame)
 
     @property
     def parts(self) -> int:
@@ -78,11 +103,17 @@ class Reconstruction(NamedTuple):
     commitment: Tensor
     """[], how far the latents are from their codebook entries."""
     magnitude: Tensor
-    """[], how far the decoder's log magnitudes are from those of the sound, in nats; 0 where it has none (SEANet)."""
+    """[], how far the decoder's log magnitudes are from those of the sound, in nats, as a ``losses.energy_distance``
+    where they vary; 0 where it has none (SEANet)."""
 
 
 class NeuralCodec(nn.Module):
-    """Waveform to codes and back; satisfies ``protocols.Codec``."""
+    """Waveform to codes and back; satisfies ``protocols.Codec``.
+
+    A sound of L samples has ceil(L / hop) frames, and T frames decode to T * hop samples. Where sounds are cut into
+    segments that overlap, these are bounds: at most ceil(L / hop) frames, and at least T * hop samples. So whoever
+    makes ceil(L / hop) frames and keeps the first L samples of their sound has the length that he wants.
+    """
 
     def __init__(self, config: CodecConfig) -> None:
         super().__init__()
@@ -117,7 +148,7 @@ class NeuralCodec(nn.Module):
 
     @property
     def hop(self) -> int:
-        """Samples of one frame."""
+        """Samples of one frame; with overlapping segments the fewest that a frame brings, see above."""
         return self.config.hop
 
     @property
@@ -127,7 +158,13 @@ class NeuralCodec(nn.Module):
     @property
     def can_stream(self) -> bool:
         """Whether codes can be decoded piece by piece (`codec.streaming`)."""
-        return self.config.body != "seanet" or self.config.seanet.norm != "time_group_norm"
+        averages = self.config.body == "seanet" and self.config.seanet.norm == "time_group_norm"
+        return not averages and self.config.segments is None
+
+    @property
+    def level(self) -> float:
+        """What decoded audio is multiplied by where its own scale is not known."""
+        return LEVEL if self.config.normalize else 1.0
 
     @property
     def draws_noise(self) -> bool:
@@ -137,7 +174,7 @@ class NeuralCodec(nn.Module):
     def forward(
         self, audio: Tensor, num_codebooks: Tensor | None = None, quantize: bool = True, draws: int = 0
     ) -> Reconstruction:
-        """Audio [B, C, L] there and back, for training.
+        """Audio [B, C, L] there and back, for training; as one segment, however long it is.
 
         Args:
             num_codebooks: [B], how many codebooks each item uses; all where None. Where channels are split, the two of
@@ -145,7 +182,8 @@ class NeuralCodec(nn.Module):
             quantize: False leaves the latents as they are (a warm-up for the body); codes and commitment are zeros.
             draws: with a decoder that adds noise, renditions of each item, their noise drawn afresh; 0: as ``decode``.
         """
-        given = self._body_input(audio)
+        loudness = self._loudness(audio)
+        given = self._body_input(audio / loudness)
         latents = self.encoder(given)
         if quantize:
             levels = None if num_codebooks is None else self._levels(num_codebooks)
@@ -158,39 +196,53 @@ class NeuralCodec(nn.Module):
         if isinstance(self.decoder, ConvNeXtDecoder):
             frames, head = self.decoder.frames(latents), self.decoder.head
             made = head(frames, draws)
-            magnitude = torch.nn.functional.l1_loss(head.log_magnitude(frames), head.measured(given))
+            magnitude = energy_distance(F.l1_loss, head.log_magnitudes(frames), head.measured(given))
         else:
             made = self.decoder(latents)
-        return Reconstruction(self.with_channels(made)[..., : audio.shape[-1]], codes, commitment, magnitude)
+        made = self.with_channels(made)[..., : audio.shape[-1]] * loudness.repeat(len(made) // len(given) or 1, 1, 1)
+        return Reconstruction(made, codes, commitment, magnitude)
 
     def begin(self, audio: Tensor) -> None:
-        """Before training, start what has a best start: the linear way, from audio [B, C, L] such as is trained on.
+        """Before training, start what has a best start, from audio [B, C, L] such as is trained on.
+
+        That is the linear way (principal components) and, on what comes of it, the codebooks (k-means).
 
         Raises:
             ValueError: the body has none (``convnext.linear``), or there is too little audio.
         """
         if not (isinstance(self.encoder, ConvNeXtEncoder) and isinstance(self.decoder, ConvNeXtDecoder)):
             raise ValueError(f"body {self.config.body} has no linear way: leave begin out")
-        convnext.begin(self.encoder, self.decoder, self._body_input(audio))
+        given = self._body_input(audio / self._loudness(audio))
+        convnext.begin(self.encoder, self.decoder, given)
+        with torch.no_grad():
+            self.quantizer.begin(self.encoder(given))
 
-    @torch.no_grad()
     def encode(self, audio: Tensor, num_codebooks: int | None = None) -> Tensor:
         """Audio [B, C, L] -> codes [B, K, T] with T = ceil(L / hop); the last frame is filled up with silence.
+
+        Where sounds are cut into segments, their frames follow one another; T is then the sum of theirs.
 
         Raises:
             ValueError: not three axes, another number of channels, no samples, or a ``num_codebooks`` out of range or,
                 where channels are split, odd.
         """
-        if audio.dim() != 3 or audio.shape[1] != self.channels:
-            raise ValueError(f"audio is of shape {list(audio.shape)}, wanted [B, {self.channels}, L]: see audio.fit")
-        if audio.numel() == 0:
-            raise ValueError(f"audio of shape {list(audio.shape)} has no samples: give at least one")
-        count = self.num_codebooks if num_codebooks is None else num_codebooks
-        if not 1 <= count <= self.num_codebooks:
-            raise ValueError(f"num_codebooks is {num_codebooks}, this codec has 1 to {self.num_codebooks}")
-        self._check_turns(count)
-        latents = self.encoder(self._body_input(self.scaled(audio)))
-        return self._by_turns(self.quantizer.encode(latents, count // self.config.parts))
+        return self.encode_scaled(audio, num_codebooks).codes
+
+    @torch.no_grad()
+    def encode_scaled(self, audio: Tensor, num_codebooks: int | None = None) -> Scaled:
+        """As ``encode``, with the scales that ``decode`` takes to make the sound as loud as it was.
+
+        Raises:
+            ValueError: as ``encode``.
+        """
+        levels = self._checked(audio, num_codebooks) // self.config.parts
+        given, cut = self.scaled(audio), self.config.segments
+        codes, scales = [], []
+        for begin, end in [(0, audio.shape[-1])] if cut is None else cut.bounds(audio.shape[-1]):
+            piece = given[..., begin:end]
+            scales.append(self._loudness(piece))
+            codes.append(self.quantizer.encode(self.encoder(self._body_input(piece / scales[-1])), levels))
+        return Scaled(self._by_turns(torch.cat(codes, -1)), torch.cat(scales, -1)[:, 0])
 
     def scaled(self, audio: Tensor) -> Tensor:
         """Each item [C, L] of a batch at the codec's own peak; near-silence is raised by at most 60 dB.
@@ -202,17 +254,33 @@ class NeuralCodec(nn.Module):
         return audio * (self.config.peak / audio.abs().amax(dim=(1, 2), keepdim=True).clamp_min(1e-3))
 
     @torch.no_grad()
-    def decode(self, codes: Tensor) -> Tensor:
-        """Codes [B, K', T] of the first K' <= K codebooks -> audio [B, C, T * hop].
+    def decode(self, codes: Tensor, scales: Tensor | None = None) -> Tensor:
+        """Codes [B, K', T] of the first K' <= K codebooks -> audio [B, C, T * hop], or longer: see `NeuralCodec`.
+
+        Args:
+            scales: [B, segments], those of ``encode_scaled``; without them a codec that normalises makes all segments
+                equally loud, at `LEVEL`.
 
         Raises:
-            ValueError: more codebooks than this codec has, no frames, codes outside [0, codebook_size), or, where
-                channels are split, an odd number of codebooks.
+            ValueError: more codebooks than this codec has, no frames, codes outside [0, codebook_size), where channels
+                are split, an odd number of codebooks, or scales of another shape.
         """
         if codes.numel() == 0:
             raise ValueError(self._wanted(codes))
         self.check(codes)
-        return self.with_channels(self.decoder(self.latents(codes)))[..., : codes.shape[2] * self.hop]
+        cut = self.config.segments
+        sizes = [codes.shape[2]] if cut is None else cut.sizes(codes.shape[2])
+        if scales is None:
+            scales = torch.full((len(codes), len(sizes)), self.level, device=codes.device)
+        scales = scales.to(next(self.parameters()))
+        if scales.shape != (len(codes), len(sizes)):
+            raise ValueError(f"scales are of shape {list(scales.shape)}, wanted {[len(codes), len(sizes)]}")
+        pieces = [
+            self.with_channels(self.decoder(self.latents(piece)))[..., : piece.shape[2] * self.config.frame]
+            * scale[:, None, None]
+            for piece, scale in zip(codes.split(sizes, -1), scales.unbind(1), strict=True)
+        ]
+        return pieces[0] if cut is None else cut.joined(pieces)
 
     # --- the two ends of the decoder, for those who run it themselves (codec.streaming) -------------------------------
 
@@ -239,11 +307,30 @@ class NeuralCodec(nn.Module):
 
     # --- inside -------------------------------------------------------------------------------------------------------
 
+    def _checked(self, audio: Tensor, num_codebooks: int | None) -> int:
+        """How many codebooks to encode audio with, if that can be done."""
+        if audio.dim() != 3 or audio.shape[1] != self.channels:
+            raise ValueError(f"audio is of shape {list(audio.shape)}, wanted [B, {self.channels}, L]: see audio.fit")
+        if audio.numel() == 0:
+            raise ValueError(f"audio of shape {list(audio.shape)} has no samples: give at least one")
+        count = self.num_codebooks if num_codebooks is None else num_codebooks
+        if not 1 <= count <= self.num_codebooks:
+            raise ValueError(f"num_codebooks is {num_codebooks}, this codec has 1 to {self.num_codebooks}")
+        self._check_turns(count)
+        return count
+
+    def _loudness(self, audio: Tensor) -> Tensor:
+        """What audio [B, C, L] is divided by before it is encoded, [B, 1, 1]: the root mean square of its channels'
+        mean, or 1."""
+        if not self.config.normalize:
+            return audio.new_ones(len(audio), 1, 1)
+        return 1e-8 + audio.mean(dim=1, keepdim=True).pow(2).mean(dim=2, keepdim=True).sqrt()
+
     def _body_input(self, audio: Tensor) -> Tensor:
         """[B, C, L] -> what the encoder reads: split channels as items of their own, and whole frames."""
         audio = rearrange(audio, "b (p c) l -> (b p) c l", p=self.config.parts)
         # SEANet pads inside its convolutions as the encodec package does, so its input stays as it is.
-        missing = 0 if self.config.body == "seanet" else -audio.shape[-1] % self.hop
+        missing = 0 if self.config.body == "seanet" else -audio.shape[-1] % self.config.frame
         return F.pad(audio, (0, missing))
 
     def _by_turns(self, codes: Tensor) -> Tensor:

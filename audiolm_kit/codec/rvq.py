@@ -122,7 +122,7 @@ class Codebook(nn.Module):
         if not bool(_over_ranks(used.sum())):
             return
         if not bool(self.inited):
-            self._start(vectors[used > 0] if bool(used.any()) else vectors)
+            self.start(vectors[used > 0] if bool(used.any()) else vectors)
         codes, size, decay = self.encode(vectors), self.config.codebook_size, self.config.decay
         counts = torch.zeros_like(self.cluster_size).index_add_(0, codes, used)
         sums = torch.zeros_like(self.embed_sum).index_add_(0, codes, vectors * used[:, None])
@@ -134,7 +134,8 @@ class Codebook(nn.Module):
         smoothed = (self.cluster_size + 1e-5) / (total + size * 1e-5) * total
         self.embed.copy_(self.embed_sum / smoothed[:, None])
 
-    def _start(self, vectors: Tensor) -> None:
+    def start(self, vectors: Tensor) -> None:
+        """Begin at the k-means of vectors [N, D]."""
         entries, counts = kmeans(vectors, self.config.codebook_size, self.config.kmeans_iterations)
         self.embed.copy_(_from_rank_0(entries))
         self.cluster_size.copy_(_from_rank_0(counts))
@@ -183,6 +184,18 @@ class ResidualQuantizer(nn.Module):
             codes.append(chosen)
         straight = target + (quantized - target).detach()
         return Quantized(rearrange(straight, "b t d -> b d t"), torch.stack(codes, 1), torch.stack(commitments).mean())
+
+    @torch.no_grad()
+    def begin(self, latents: Tensor) -> None:
+        """Start all codebooks as the k-means of latents [B, D, T], each of what the ones before it leave over.
+
+        For finished encoders: from the first batch of a training alone, or from moving averages over batches of a few
+        hundred vectors, large codebooks come out worse.
+        """
+        residuals = rearrange(latents, "b d t -> (b t) d").float()
+        for book in self._first(None):
+            book.start(residuals)
+            residuals = residuals - book.decode(book.encode(residuals))
 
     def _first(self, num_codebooks: int | None) -> list[Codebook]:
         """The first codebooks; None for all."""

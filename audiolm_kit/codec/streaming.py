@@ -14,7 +14,8 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
-from audiolm_kit.codec.model import NeuralCodec
+from audiolm_kit.codec.foreign import ForeignCodec
+from audiolm_kit.codec.opening import AnyCodec
 from audiolm_kit.codec.stage import Stage, State, context, first_piece
 
 FIRST = 0.04
@@ -39,12 +40,13 @@ class StreamingDecoder:
         play(decoder.finish())
 
     Raises:
-        ValueError: the codec can only decode whole sounds (SEANet with time_group_norm).
+        ValueError: the codec can only decode whole sounds (SEANet with time_group_norm, a codec of segments, or a
+            Mimi that is not causal).
     """
 
-    def __init__(self, codec: NeuralCodec) -> None:
+    def __init__(self, codec: AnyCodec) -> None:
         self.codec = codec
-        stages = codec.decoder.stages()
+        stages = _stages(codec)
         self._windows = [_Window(stage) for stage in stages]
         self.look_ahead = context(stages)[1]
         """Frames that must be known beyond those that are decoded."""
@@ -111,13 +113,23 @@ class StreamingDecoder:
         with _repeatable(codes.device):
             for window in self._windows:
                 frames = window.push(frames, last)
-        return [] if frames is None else [self.codec.with_channels(frames)]
+        return [] if frames is None else [self.codec.with_channels(frames) * self.codec.level]
 
     def _joined(self, audio: list[Tensor]) -> Tensor:
         """Pieces one after the other, [B, C, m]; m is 0 where there are none."""
         batch = 0 if self._waiting is None else len(self._waiting)
         nothing = next(self.codec.parameters()).new_zeros(batch, self.codec.channels, 0)
         return torch.cat(audio or [nothing], -1)
+
+
+def _stages(codec: AnyCodec) -> list[Stage]:
+    if isinstance(codec, ForeignCodec):
+        return codec.stages()
+    if codec.config.segments is not None:  # how a sound was cut is known at its end only
+        raise ValueError(
+            f"a codec of segments ({codec.config.segment} s) cannot decode piece by piece: decode all codes at once"
+        )
+    return codec.decoder.stages()
 
 
 class _Window:
@@ -143,7 +155,7 @@ class _Window:
         return made
 
 
-def decode(codec: NeuralCodec, codes: Tensor) -> Tensor:
+def decode(codec: AnyCodec, codes: Tensor) -> Tensor:
     """Codes [B, K', T] -> audio [B, C, T * hop], bit-equal to any streaming of them through a `StreamingDecoder`.
 
     No frames give no samples. A codec that can only decode whole sounds does so, and wants at least one frame.

@@ -223,10 +223,12 @@ class MixedTokenData(TokenSource):
         for place, frames in enumerate(batch.frames):
             by_length[frames].append(place)
         codes = torch.zeros(len(audio), token_format.num_codebooks, self._frames, dtype=torch.long, device=audio.device)
+        lengths = torch.zeros(len(audio), dtype=torch.long, device=audio.device)
         with torch.no_grad(), torch.autocast(audio.device.type, enabled=False):
             for frames, places in by_length.items():
-                codes[places, :, :frames] = codec.encode(audio[places, :, : frames * self._hop])
-        lengths = torch.tensor(batch.frames, device=audio.device)
+                made = codec.encode(audio[places, :, : frames * self._hop])
+                codes[places, :, : made.shape[-1]] = made
+                lengths[places] = made.shape[-1]  # a codec that cuts sounds into segments may make fewer than `frames`
         return TokenBatch(codes, torch.arange(self._frames, device=audio.device) < lengths[:, None], batch.texts)
 
     def __getstate__(self) -> dict[str, Any]:

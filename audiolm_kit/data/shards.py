@@ -193,6 +193,11 @@ class Shards:
         """The text of every row, without reading any codes."""
         return self._column("text", list)
 
+    @property
+    def num_recordings(self) -> int:
+        """How many files the rows are of: variants, and all that one was mixed with, count once."""
+        return len(set(self._column("path", list)))
+
     def _column(self, name: str, convert: Callable[[list[Any]], Any]) -> Any:
         return convert(self._rows.with_format(None).select_columns([name])[:][name])
 

@@ -5,7 +5,8 @@ K codebooks.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,7 +14,7 @@ import torch
 from torch import nn
 
 from audiolm_kit import checkpoint
-from audiolm_kit.codec.model import NeuralCodec
+from audiolm_kit.codec.opening import AnyCodec, open_codec
 from audiolm_kit.inference.chain import Stages
 from audiolm_kit.lm.model import StreamLM
 from audiolm_kit.protocols import AudioTokenizer
@@ -28,14 +29,18 @@ SETS: tuple[tuple[StageName, ...], ...] = (
 )
 """The stages that make a model, in the order in which they work."""
 REDO = "put those together that were trained together"
-TOKENIZERS: dict[str, type[nn.Module]] = {"semantic": SemanticTokenizer, "codec": NeuralCodec}
+TOKENIZERS: dict[str, Callable[[Path], nn.Module]] = {
+    "semantic": partial(checkpoint.load, SemanticTokenizer),
+    "codec": open_codec,
+}
+"""How each is opened."""
 
 
 class Parts(NamedTuple):
     """All that AudioLM is made of."""
 
     semantic: SemanticTokenizer
-    codec: NeuralCodec
+    codec: AnyCodec
     stages: Stages
 
 
@@ -86,7 +91,7 @@ def read_stage(folder: Path) -> tuple[Stage, StreamLM, dict[str, nn.Module]]:
     lm = checkpoint.load(StreamLM, folder / "lm")
     _check_wordless(stage, lm)
     names = [name for name in TOKENIZERS if name in stored.get("fingerprints", {})]
-    own: dict[str, nn.Module] = {name: checkpoint.load(TOKENIZERS[name], folder / name) for name in names}
+    own: dict[str, nn.Module] = {name: TOKENIZERS[name](folder / name) for name in names}
     checkpoint.check_bundle(folder, STAGE_KIND, checkpoint.bundle_fingerprints({"lm": lm} | own, {}))
     return stage, lm, own
 
@@ -103,7 +108,7 @@ def read_stages(folder: Path, kind: str, device: str) -> dict[StageName, tuple[S
     return stages
 
 
-def check_stages(stages: Stages, semantic: SemanticTokenizer, codec: NeuralCodec) -> None:
+def check_stages(stages: Stages, semantic: SemanticTokenizer, codec: AnyCodec) -> None:
     """Refuse stages that make no model, or that do not fit one another or their tokenizers.
 
     Raises:

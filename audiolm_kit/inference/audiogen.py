@@ -14,11 +14,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from audiolm_kit import __version__, checkpoint
+from audiolm_kit import __version__, checkpoint, hub
 from audiolm_kit.audio import Sound
-from audiolm_kit.codec.model import NeuralCodec
+from audiolm_kit.codec.opening import AnyCodec, open_codec
 from audiolm_kit.codec.streaming import decode
-from audiolm_kit.conditioning import TEXT_MODEL, Context, TextConditioner, text_files
+from audiolm_kit.conditioning import Context, TextConditioner, text_files, text_folders
 from audiolm_kit.evaluation.perceptual import Scorer
 from audiolm_kit.inference.candidates import Choice, best_of, scorer_of
 from audiolm_kit.inference.items import (
@@ -53,7 +53,7 @@ class AudioGen:
             play(chunk.samples)
     """
 
-    def __init__(self, codec: NeuralCodec, lm: StreamLM, conditioner: TextConditioner | None = None) -> None:
+    def __init__(self, codec: AnyCodec, lm: StreamLM, conditioner: TextConditioner | None = None) -> None:
         wanted = (codec.num_codebooks, codec.codebook_size)
         if (lm.config.num_codebooks, lm.config.codebook_size) != wanted:
             raise ValueError(
@@ -63,22 +63,24 @@ class AudioGen:
         if (lm.config.text.kind == "none") != (conditioner is None):
             raise ValueError(f"the model reads text of kind {lm.config.text.kind!r}: give the conditioner of that kind")
         self.codec, self.lm, self.conditioner = codec.eval(), lm.eval(), conditioner
-        self.fingerprints = checkpoint.bundle_fingerprints({"codec": codec, "lm": lm}, text_files(conditioner))
+        self.fingerprints = checkpoint.bundle_fingerprints(
+            {"codec": codec, "lm": lm}, text_files(conditioner), text_folders(conditioner)
+        )
 
     @classmethod
     def load(cls, folder: str | Path, device: str = "cpu") -> AudioGen:
-        """Open a checkpoint folder that `audiolm-kit fit` has exported.
+        """Open a checkpoint folder that `fit` exported or `import` made, or one of the hub by name, ``owner/model``.
 
         Raises:
             FileNotFoundError: the folder or a part of it is missing.
             ValueError: it is no AudioGen checkpoint, it is cut off, or its parts do not belong together.
         """
-        folder = Path(folder)
+        folder = hub.checkpoint(folder)
         checkpoint.read_kind(folder, KIND)
-        codec = checkpoint.load(NeuralCodec, folder / "codec").to(device)
+        codec = open_codec(folder / "codec").to(device)
         lm = checkpoint.load(StreamLM, folder / "lm").to(device)
         text = lm.config.text
-        conditioner = TextConditioner.load(text, folder / TEXT_MODEL) if text.kind != "none" else None
+        conditioner = TextConditioner.load(text, folder) if text.kind != "none" else None
         model = cls(codec, lm, conditioner)
         checkpoint.check_bundle(folder, KIND, model.fingerprints)
         return model
@@ -87,9 +89,11 @@ class AudioGen:
         """Write the checkpoint folder that ``load`` opens, whole or not at all; an earlier one there is replaced.
 
         Raises:
+            FileNotFoundError: the T5 that the checkpoint brought was moved or deleted since.
             ValueError: the folder holds something else.
         """
-        checkpoint.save_bundle(folder, KIND, {"codec": self.codec, "lm": self.lm}, text_files(self.conditioner))
+        parts, texts = {"codec": self.codec, "lm": self.lm}, self.conditioner
+        checkpoint.save_bundle(folder, KIND, parts, text_files(texts), folders=text_folders(texts))
 
     @property
     def sample_rate(self) -> int:

@@ -14,9 +14,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from audiolm_kit import __version__, checkpoint
+from audiolm_kit import __version__, checkpoint, hub
 from audiolm_kit.audio import Sound
-from audiolm_kit.codec.model import NeuralCodec
+from audiolm_kit.codec.opening import AnyCodec, open_codec
 from audiolm_kit.codec.streaming import decode
 from audiolm_kit.inference.assembly import check_stages, gather, read_stages
 from audiolm_kit.inference.chain import Chain, Request, Stages, StageSampling
@@ -42,7 +42,7 @@ class AudioLM:
             play(chunk.samples)
     """
 
-    def __init__(self, semantic: SemanticTokenizer, codec: NeuralCodec, stages: Stages) -> None:
+    def __init__(self, semantic: SemanticTokenizer, codec: AnyCodec, stages: Stages) -> None:
         check_stages(stages, semantic, codec)
         self.semantic, self.codec = semantic.eval(), codec.eval()
         self.stages = {name: (stage, lm.eval()) for name, (stage, lm) in stages.items()}
@@ -51,16 +51,16 @@ class AudioLM:
 
     @classmethod
     def load(cls, folder: str | Path, device: str = "cpu") -> AudioLM:
-        """Open a checkpoint folder that ``save`` has written.
+        """Open a checkpoint folder that ``save`` has written, or one of the hub by its name, ``owner/model``.
 
         Raises:
             FileNotFoundError: the folder or a part of it is missing.
             ValueError: it is no AudioLM checkpoint, it is cut off, or its parts do not belong together.
         """
-        folder = Path(folder)
+        folder = hub.checkpoint(folder)
         checkpoint.read_kind(folder, KIND)
         semantic = checkpoint.load(SemanticTokenizer, folder / "semantic").to(device)
-        codec = checkpoint.load(NeuralCodec, folder / "codec").to(device)
+        codec = open_codec(folder / "codec").to(device)
         model = cls(semantic, codec, read_stages(folder, KIND, device))
         checkpoint.check_bundle(folder, KIND, model.fingerprints)
         return model

@@ -14,9 +14,9 @@ from torch import Tensor
 
 from audiolm_kit import audio
 from audiolm_kit.audio import Sound
-from audiolm_kit.codec.model import NeuralCodec
 from audiolm_kit.inference.streaming import Windows
 from audiolm_kit.inference.timeline import duration, parse, segments
+from audiolm_kit.protocols import Codec
 
 BATCH = 32
 """Items that are generated at once; what comes out does not depend on it."""
@@ -111,7 +111,7 @@ def length_of(text: Text) -> float | None:
     return None if isinstance(text, str) else duration(parse(text))
 
 
-def whole_frames(prompt: Sound, codec: NeuralCodec, num_samples: int | None) -> Tensor:
+def whole_frames(prompt: Sound, codec: Codec, num_samples: int | None) -> Tensor:
     """A prompt as the codec takes it, [C, L].
 
     A frame that the prompt does not fill would be filled up with silence, and that continued as a pause.

@@ -18,7 +18,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from audiolm_kit.codec.model import NeuralCodec
+from audiolm_kit.codec.opening import AnyCodec
 from audiolm_kit.codec.streaming import StreamingDecoder, decode
 from audiolm_kit.conditioning import Context
 from audiolm_kit.lm.generate import steps
@@ -147,12 +147,12 @@ def levelled(audio: Tensor, gain: Tensor) -> Tensor:
     return (audio * gain).float().cpu().clamp(-1, 1)
 
 
-def sound(codec: NeuralCodec, blocks: Iterable[Tensor], gain: Tensor) -> Tensor:
+def sound(codec: AnyCodec, blocks: Iterable[Tensor], gain: Tensor) -> Tensor:
     """Blocks of codes -> audio ``[B, C, L]`` of whole frames, all at once."""
     return levelled(decode(codec, torch.cat(list(blocks), dim=-1)), gain)
 
 
-def chunks(codec: NeuralCodec, blocks: Iterable[Tensor], gain: Tensor, num_samples: int | None) -> Iterator[Tensor]:
+def chunks(codec: AnyCodec, blocks: Iterable[Tensor], gain: Tensor, num_samples: int | None) -> Iterator[Tensor]:
     """Blocks of codes -> the same audio in chunks ``[B, C, m]``, m >= 1, each as soon as it is final.
 
     Args:

@@ -11,10 +11,9 @@ import torch
 from torch import Tensor
 
 from audiolm_kit.audio import Sound, fit
-from audiolm_kit.codec.model import NeuralCodec
 from audiolm_kit.inference.items import whole_frames
 from audiolm_kit.inference.semantics import Track, track_of
-from audiolm_kit.protocols import AudioTokenizer
+from audiolm_kit.protocols import AudioTokenizer, Codec
 
 TOGETHER = 0.5
 """Recordings to be said anew differ in length: each is made to a multiple of these seconds and cut, so that those of
@@ -39,11 +38,11 @@ class Utterance(NamedTuple):
         """Samples of the prompt."""
         return 0 if self.prompt is None else self.prompt.shape[1]
 
-    def num_frames(self, codec: NeuralCodec) -> int | None:
+    def num_frames(self, codec: Codec) -> int | None:
         """Frames that it has."""
         return None if self.length is None else -(-self.length // codec.hop)
 
-    def frames_made(self, codec: NeuralCodec) -> int | None:
+    def frames_made(self, codec: Codec) -> int | None:
         """Frames that are made for it, see ``TOGETHER``."""
         frames = self.num_frames(codec)
         if frames is None or not self.spoken:
@@ -56,7 +55,7 @@ class Listener(NamedTuple):
     """Both tokenizers, and where they compute."""
 
     semantic: AudioTokenizer
-    codec: NeuralCodec
+    codec: Codec
     device: torch.device
 
     def prompted(self, prompt: Sound, length: int | None, seed: int) -> Utterance:

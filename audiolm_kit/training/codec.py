@@ -29,8 +29,8 @@ from audiolm_kit.training.task import Task
 
 DEFAULT_WEIGHTS = {"mel": 2.0, "wave": 0.1, "adversarial": 4.0, "feature": 4.0}
 
-BEGIN_FRAMES = 10_000
-"""Code frames that a linear way begins on: 3 minutes at 50 a second."""
+BEGIN_FRAMES = 40_000
+"""Code frames that a linear way and its codebooks begin on, 13 minutes at 50 a second: 40 for each of 1,024 entries."""
 
 
 class CodecTask(Task):
@@ -42,6 +42,7 @@ class CodecTask(Task):
         codec: the architecture.
         discriminator: the judge's architecture; its ``channels`` must be the codec's.
         loss_weights: shares of the gradient by loss name, ``mel wave adversarial feature`` (see ``losses.Balancer``).
+            All of them 0: magnitudes alone are learned, and no phases.
         magnitude_weight: of the distance between the decoder's log magnitudes and those of the sound, outside the
             balancer; for a convnext body (0: none). Pitch is learned from it before the phases let it be heard.
         commitment_weight: of the distance between latents and codebook entries, outside the balancer.
@@ -54,6 +55,7 @@ class CodecTask(Task):
             bitrates.
         fft_sizes: windows of the mel distance, in samples.
         clip: largest norm of the codec's gradient (0: no limit).
+        frozen_codes: the decoder alone learns: codes stay what they were when a linear way began.
     """
 
     def __init__(
@@ -72,6 +74,7 @@ class CodecTask(Task):
         clip: float = 1.0,
         export: str = "",
         export_every: int = 0,
+        frozen_codes: bool = False,
     ) -> None:
         super().__init__(export, export_every)
         if discriminator.channels != codec.channels:
@@ -84,6 +87,11 @@ class CodecTask(Task):
             raise ValueError(
                 f"magnitude_weight is {magnitude_weight}, but body {codec.body} has no magnitudes: set it 0"
             )
+        if not magnitude_weight and not any(loss_weights.values()):
+            raise ValueError("magnitude_weight and all loss_weights are 0: nothing would be learned; weigh one of them")
+        if frozen_codes and not (codec.body == "convnext" and codec.convnext.linear):
+            raise ValueError("frozen_codes keeps codes that a linear way begins with: set convnext.linear")
+        self.frozen_codes = frozen_codes
         self.automatic_optimization = False  # two optimizers, and the gradient starts at the decoder's output
         self.codec = NeuralCodec(codec)
         self.discriminator = MultiScaleSTFTDiscriminator(discriminator)
@@ -116,12 +124,14 @@ class CodecTask(Task):
         """One step of the discriminator, once it has started, and one of the codec."""
         real = batch.audio
         quantize = self.batches_seen >= self.quantize_from
-        draws = 2 if self.codec.draws_noise else 0
+        heard = any(self.balancer.weights.values())
+        draws = 2 if self.codec.draws_noise and heard else 0
+        self.codec.quantizer.train(not self.frozen_codes)
         made = self.codec(real, self._num_codebooks(len(real)) if quantize else None, quantize, draws)
-        adversarial = 0 <= self.adversarial_from <= self.batches_seen
+        adversarial = heard and 0 <= self.adversarial_from <= self.batches_seen
         if adversarial:
             self._discriminator_step(made.audio[: len(real)].detach(), real)
-        losses = self._losses(made.audio, real, adversarial)
+        losses = self._losses(made.audio, real, adversarial) if heard else {}
         self._codec_step(
             made.audio, losses, self.commitment_weight * made.commitment + self.magnitude_weight * made.magnitude
         )
@@ -163,10 +173,11 @@ class CodecTask(Task):
     def _codec_step(self, made: Tensor, losses: dict[str, Tensor], inner: Tensor) -> None:
         """Learn from the losses at the decoder's output, balanced, and from what lies before it."""
         optimizer = self._pair(self.optimizers())[0]
-        gradient = self.balancer.gradient(losses, made)
         optimizer.zero_grad()
-        # Its derivative at the output is the balanced gradient.
-        self.manual_backward((made * gradient).sum() + inner)
+        if losses:
+            # Its derivative at the output is the balanced gradient.
+            inner = inner + (made * self.balancer.gradient(losses, made)).sum()
+        self.manual_backward(inner)
         if self.clip:
             self.clip_gradients(optimizer, gradient_clip_val=self.clip, gradient_clip_algorithm="norm")
         optimizer.step()
@@ -185,7 +196,10 @@ class CodecTask(Task):
 
     def configure_optimizers(self) -> tuple[list[Any], list[Any]]:
         """One optimizer and one schedule for the codec, one of each for the discriminator."""
-        optimizers = [self.make_optimizer(part.parameters()) for part in (self.codec, self.discriminator)]
+        if self.frozen_codes:
+            self.codec.encoder.requires_grad_(False)
+        learning = (self.codec.decoder if self.frozen_codes else self.codec, self.discriminator)
+        optimizers = [self.make_optimizer(part.parameters()) for part in learning]
         return optimizers, [self.make_scheduler(optimizer) for optimizer in optimizers]
 
     def save_checkpoint_folder(self, folder: str) -> None:

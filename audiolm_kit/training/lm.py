@@ -18,10 +18,18 @@ from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import register_fsdp_forward_method
 
 from audiolm_kit import checkpoint
-from audiolm_kit.codec.model import NeuralCodec
-from audiolm_kit.conditioning import Context, TextConditioner, caption_texts, drop, text_files
+from audiolm_kit.conditioning import (
+    Context,
+    TextConditioner,
+    TextConfig,
+    caption_texts,
+    drop,
+    text_files,
+    text_folders,
+)
 from audiolm_kit.data.modules import TokenBatch, TokenSource
 from audiolm_kit.lm.model import LMConfig, StreamLM, codebook_losses
+from audiolm_kit.protocols import Codec
 from audiolm_kit.stages import Source, Stage
 from audiolm_kit.text import Vocabulary, train
 from audiolm_kit.training.optim import WarmupConstant, parameter_groups
@@ -71,7 +79,7 @@ class LMTask(Task):
             raise ValueError(f"context_dropout is {context_dropout}, wanted a share from 0 to 1")
         if text_cache and lm.text.kind != "t5":
             raise ValueError(f"text_cache keeps what a T5 has read, and text kind is {lm.text.kind!r}: leave it out")
-        self.lm = StreamLM(lm)
+        self.lm = self.make_lm(lm)
         self.lm.transformer.checkpointing = gradient_checkpointing
         self.context_dropout = context_dropout
         self.make_optimizer, self.make_scheduler = optimizer, scheduler
@@ -81,6 +89,10 @@ class LMTask(Task):
         self._tokenizers: dict[Source, Tokenizer] = {}
         self._stage: Stage | None = None
         self.conditioner: TextConditioner | None = None
+
+    def make_lm(self, config: LMConfig) -> StreamLM:
+        """The model as it is before training; other tasks begin with another."""
+        return StreamLM(config)
 
     # --- what must agree ----------------------------------------------------------------------------------------------
 
@@ -96,14 +108,18 @@ class LMTask(Task):
         self._stage = stage_of(data)
         self._tokenizers = open_tokenizers(self._stage, self.folders)
         if (codec := self._tokenizers.get("codec")) is not None:
-            data.attach(cast(NeuralCodec, codec.model), codec.fingerprint)
+            data.attach(cast(Codec, codec.model), codec.fingerprint)
         check_agreement(self.lm.config, data, self._tokenizers)
         text = self.lm.config.text
         if text.kind != "none" and self.conditioner is None:
-            vocabulary = self._vocabulary(caption_texts(text, data.texts)) if text.kind == "small" else None
-            self.conditioner = TextConditioner(text, vocabulary, self.text_cache)
+            self.conditioner = self.make_conditioner(text, data.texts)
         if text.kind == "labels" or self.text_cache is not None:
             self._read_all(data.texts)
+
+    def make_conditioner(self, config: TextConfig, texts: list[str]) -> TextConditioner:
+        """What reads the captions, a vocabulary for these among it where the model takes one."""
+        vocabulary = self._vocabulary(caption_texts(config, texts)) if config.kind == "small" else None
+        return TextConditioner(config, vocabulary, self.text_cache)
 
     def _read_all(self, texts: list[str]) -> None:
         """Look up or compute what is said about all that is trained on, each rank its share, before training begins."""
@@ -170,9 +186,14 @@ class LMTask(Task):
         """Write all that a generation needs: tokenizers, model and, for the small text encoder, its vocabulary."""
         lm = whole(self.lm)
         if self.trainer.is_global_zero:
-            parts = {str(source): tokenizer.model for source, tokenizer in self._tokenizers.items()} | {"lm": lm}
-            kind, about = (KIND, {}) if self._stage is None else (STAGE_KIND, {"stage": asdict(self._stage)})
-            checkpoint.save_bundle(folder, kind, parts, text_files(self.conditioner), about)
+            self.write_bundle(folder, lm)
+
+    def write_bundle(self, folder: str, lm: StreamLM) -> None:
+        """Write a whole model with its tokenizers and what reads its captions; on the first rank."""
+        parts = {str(source): tokenizer.model for source, tokenizer in self._tokenizers.items()} | {"lm": lm}
+        kind, about = (KIND, {}) if self._stage is None else (STAGE_KIND, {"stage": asdict(self._stage)})
+        texts = self.conditioner
+        checkpoint.save_bundle(folder, kind, parts, text_files(texts), about, folders=text_folders(texts))
 
     def shard(self, mesh: DeviceMesh, dtype: torch.dtype | None) -> None:
         """Each attention and feed-forward by itself, the rest together; the conditioner is whole on every rank."""

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import NamedTuple
 
 from torch import nn
 
 from audiolm_kit import checkpoint
-from audiolm_kit.codec.model import NeuralCodec
+from audiolm_kit.codec.opening import open_codec
 from audiolm_kit.data.modules import TokenSource
 from audiolm_kit.data.shards import TokenFormat
 from audiolm_kit.data.stages import StageData
@@ -16,7 +17,10 @@ from audiolm_kit.lm.model import LMConfig
 from audiolm_kit.semantic.tokenizer import SemanticTokenizer
 from audiolm_kit.stages import Source, Stage
 
-KINDS: dict[Source, type[nn.Module]] = {"semantic": SemanticTokenizer, "codec": NeuralCodec}
+OPENERS: dict[Source, Callable[[str], nn.Module]] = {
+    "semantic": partial(checkpoint.load, SemanticTokenizer),
+    "codec": open_codec,
+}
 NOUNS: dict[Source, str] = {"semantic": "semantic tokenizer", "codec": "codec"}
 
 
@@ -51,14 +55,14 @@ def open_tokenizers(stage: Stage | None, folders: Mapping[Source, str]) -> dict[
     """
     opened: dict[Source, Tokenizer] = {}
     needed: tuple[Source, ...] = ("codec",) if stage is None else (stage.source, stage.prefix)
-    for source in [each for each in KINDS if each in needed]:
+    for source in [each for each in OPENERS if each in needed]:
         folder = folders[source]
         if not folder:
             whose = "the codes that are learned are" if stage is None else f"stage {stage.name} has codes"
             raise ValueError(
                 f"{whose} of a {NOUNS[source]}: set {source} to the folder of the one that made the shards"
             )
-        model = checkpoint.load(KINDS[source], folder)
+        model = OPENERS[source](folder)
         opened[source] = Tokenizer(model, checkpoint.fingerprint(model), folder)
     return opened
 

@@ -14,6 +14,7 @@ from torch.distributed.device_mesh import DeviceMesh
 
 from audiolm_kit.checkpoint import refuse_foreign
 from audiolm_kit.training.averaging import MovingAverage
+from audiolm_kit.training.record import metrics_of, write_record
 from audiolm_kit.training.sharding import NAME as SHARDED
 
 
@@ -34,6 +35,8 @@ class Task(pl.LightningModule):
         self.batches_seen = 0
         """How many training batches this task has learned from; where the data goes on."""
         self.seed = int(os.environ.get("PL_GLOBAL_SEED", "0"))
+        self.validated: dict[str, Any] = {}
+        """The results of the last validation, and the step that it came after."""
 
     def setup(self, stage: str) -> None:
         """Before any training, refuse what would come to nothing at its end.
@@ -55,6 +58,15 @@ class Task(pl.LightningModule):
         if self.trainer.is_global_zero:
             self.save_checkpoint_folder(folder)
 
+    def known(self) -> dict[str, Any]:
+        """What the record of an export says of this task, beside what its trainer knows; plain data."""
+        return {
+            "task": type(self).__name__,
+            "batches": self.batches_seen,
+            "seed": self.seed,
+            "validated": self.validated,
+        }
+
     def shard(self, mesh: DeviceMesh, dtype: torch.dtype | None) -> None:
         """Cut the model up over the ranks of ``mesh`` (see ``sharding.shard``), before it has optimizers."""
         raise ValueError(f"{type(self).__name__} is not made to be sharded: use strategy ddp")
@@ -70,6 +82,11 @@ class Task(pl.LightningModule):
         ``on_train_batch_end``.
         """
         self.batches_seen += 1
+
+    def on_validation_end(self) -> None:
+        """Keep the results for whoever wants to know them of an export."""
+        if not self.trainer.sanity_checking:
+            self.validated = metrics_of(self.trainer)
 
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
         """Export on the way, where that is asked for."""
@@ -89,11 +106,15 @@ class Task(pl.LightningModule):
         averaged: AbstractContextManager[None] = averages[0].in_place(self) if averages else nullcontext()
         with averaged:
             self.write_export(self.export)
+        if self.trainer.is_global_zero:
+            write_record(self.export, self.trainer, self.known())
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep the counter and the seed."""
+        """Keep the counter, the seed and the results of the last validation."""
         checkpoint["batches_seen"], checkpoint["seed"] = self.batches_seen, self.seed
+        checkpoint["validated"] = self.validated
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Go on counting where the checkpoint stopped."""
         self.batches_seen, self.seed = checkpoint["batches_seen"], checkpoint["seed"]
+        self.validated = checkpoint.get("validated", {})  # which runs of version 0.1.0 did not keep

@@ -14,14 +14,9 @@ from torch import Tensor, nn
 
 from audiolm_kit.codec.discriminator import DiscriminatorConfig, MultiScaleSTFTDiscriminator
 from audiolm_kit.codec.seanet import SEANetDecoder, SEANetEncoder
-from audiolm_kit.official import (
-    codec_config,
-    codec_state,
-    encodec_state,
-    from_encodec,
-    import_encodec,
-    seanet_config,
-)
+from audiolm_kit.official.encodec import codec_config, from_encodec, import_encodec, seanet_config
+from audiolm_kit.official.encodec_configs import META_24KHZ, META_48KHZ
+from audiolm_kit.official.encodec_names import codec_state, encodec_state
 
 HOP = 8
 SMALL: dict[str, Any] = {"ratios": [4, 2], "n_filters": 8, "dimension": 16}
@@ -71,23 +66,27 @@ def our_body(kind: type[nn.Module], theirs: nn.Module, pair: tuple[nn.Module, nn
     return body.eval()
 
 
-def their_codec(**options: Any) -> Any:
+def their_codec(segments: dict[str, Any] | None = None, **options: Any) -> Any:
     """Their whole model with random weights and random codebooks."""
     encodec = import_encodec()
     quantization = importlib.import_module("encodec.quantization")
     encoder, decoder = their_bodies(options)
     quantizer = quantization.ResidualVectorQuantizer(dimension=16, n_q=4, bins=32)
     channels = options.get("channels", 1)
-    latents = encoder(noise(1, channels, 2000)).detach()[0]
+    with_books(quantizer, encoder(noise(1, channels, 2000)).detach()[0])
+    return encodec.EncodecModel(encoder, decoder, quantizer, [1.0], 8000, channels, **(segments or {})).eval()
+
+
+def with_books(quantizer: Any, latents: Tensor) -> None:
+    """Random codebooks that lie among the latents [D, T], so that every frame has a real choice."""
     for index, layer in enumerate(quantizer.vq.layers):
         book = layer._codebook
-        # Entries lie among the latents, so that every frame has a real choice.
-        entries = torch.randn(32, 16, generator=torch.Generator().manual_seed(index)) * latents.std(1) / (index + 1)
+        entries = torch.randn(book.embed.shape, generator=torch.Generator().manual_seed(index))
+        entries = entries * latents.std(1) / (index + 1)
         book.embed.copy_(entries if index else entries + latents.mean(1))
         book.embed_avg.copy_(book.embed * 3)
         book.cluster_size.fill_(3)
         book.inited.fill_(1)
-    return encodec.EncodecModel(encoder, decoder, quantizer, [1.0], 8000, channels).eval()
 
 
 @pytest.mark.parametrize("name", BODIES)
@@ -163,16 +162,58 @@ def test_our_weights_load_into_encodec() -> None:
 def test_published_24khz_model_is_our_default_network() -> None:
     theirs = import_encodec().EncodecModel.encodec_model_24khz(pretrained=False)
     config = codec_config(theirs)
-    assert config.seanet == type(config.seanet)()
+    assert config == META_24KHZ and config.seanet == type(config.seanet)()
     assert (config.sample_rate, config.quantizer.num_codebooks, config.quantizer.codebook_size) == (24000, 32, 1024)
     assert from_encodec(theirs).frame_rate == theirs.frame_rate == 75
 
 
-def test_48khz_model_is_refused_by_name() -> None:
+def test_published_48khz_model_normalises_segments() -> None:
     theirs = import_encodec().EncodecModel.encodec_model_48khz(pretrained=False)
-    theirs.name = "encodec_48khz"
-    with pytest.raises(ValueError, match="encodec_48khz scales its input's loudness or cuts it"):
-        from_encodec(theirs)
+    config = codec_config(theirs)
+    assert config == META_48KHZ
+    assert config.segments == (theirs.segment_length, theirs.segment_stride, 320)
+    assert config.segments.frames(theirs.segment_length)[0] == theirs.frame_rate == 150
+
+
+# As encodec_48khz in small (segments of 400 samples, of which 4 overlap), and the corners around it.
+SEGMENTS: dict[str, dict[str, Any]] = {
+    "as at 48 kHz": {"normalize": True, "segment": 0.05},
+    "levels alone": {"normalize": True},
+    "segments alone": {"segment": 0.05},
+    "wide overlap": {"normalize": True, "segment": 0.05, "overlap": 0.4},
+    "no overlap": {"normalize": True, "segment": 0.05, "overlap": 0.0},
+    "odd segments": {"normalize": True, "segment": 0.0417, "overlap": 0.2},
+}
+
+
+@pytest.mark.parametrize("name", SEGMENTS)
+@torch.no_grad()
+def test_segments_and_their_levels_are_encodecs(name: str) -> None:
+    theirs = their_codec(SEGMENTS[name], channels=2, norm="time_group_norm")
+    ours = from_encodec(theirs)
+    for length in (1, 3 * HOP, 396, 397, 400, 401, 404, 650, 797, 1003):
+        audio = noise(2, 2, length)
+        frames = theirs.encode(audio)
+        codes, scales = ours.encode_scaled(audio)
+        assert torch.equal(codes, torch.cat([each for each, _ in frames], -1)), length
+        if theirs.normalize:
+            torch.testing.assert_close(scales, torch.cat([scale for _, scale in frames], -1))
+        torch.testing.assert_close(ours.decode(codes, scales), theirs.decode(frames), atol=1e-5, rtol=1e-5)
+        assert length < 1000 or codes[:, 0].unique().numel() > 8
+
+
+@pytest.mark.parametrize("name", ["encodec_model_24khz", "encodec_model_48khz"])
+@torch.no_grad()
+def test_full_size_models_give_encodecs_codes_and_sound(name: str) -> None:
+    torch.manual_seed(0)
+    theirs = getattr(import_encodec().EncodecModel, name)(pretrained=False)
+    audio = noise(1, theirs.channels, int(1.3 * theirs.sample_rate)) * 0.1
+    with_books(theirs.quantizer, theirs.encoder(audio[..., : theirs.sample_rate]).detach()[0])
+    ours, frames = from_encodec(theirs), theirs.encode(audio)
+    codes, scales = ours.encode_scaled(audio)
+    assert torch.equal(codes, torch.cat([each for each, _ in frames], -1))
+    assert codes.shape[1] == theirs.quantizer.n_q and codes[:, 0].unique().numel() > 15
+    torch.testing.assert_close(ours.decode(codes, scales), theirs.decode(frames), atol=1e-4, rtol=0)
 
 
 def test_final_activation_and_unequal_halves_are_refused() -> None:

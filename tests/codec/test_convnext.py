@@ -12,13 +12,13 @@ from torch import Tensor, nn
 
 from audiolm_kit.checkpoint import fingerprint
 from audiolm_kit.codec.convnext import (
-    NOISE_LOG,
     ConvNeXtConfig,
     ConvNeXtDecoder,
     ConvNeXtEncoder,
     FourierHead,
     FrameConv,
 )
+from audiolm_kit.codec.losses import energy_distance
 from audiolm_kit.codec.model import CodecConfig, NeuralCodec
 
 TINY = ConvNeXtConfig(dim=4, width=8, encoder_layers=1, decoder_layers=2, hop=8, fft_size=32, frames_per_code=2)
@@ -197,18 +197,49 @@ def test_a_head_that_made_just_this_sound_would_have_the_magnitudes_that_are_mea
     torch.testing.assert_close(made, audio, rtol=1e-3, atol=1e-3)
 
 
-def test_each_round_of_refining_brings_the_sound_nearer_to_its_magnitudes() -> None:
+@pytest.mark.parametrize("noise_too", [False, True])
+def test_each_round_of_refining_brings_the_sound_nearer_to_its_magnitudes(noise_too: bool) -> None:
     far = []
     for rounds in (0, 1, 4, 16):
         torch.manual_seed(0)
-        config = ConvNeXtConfig(width=8, hop=16, fft_size=64, noise=True, refine=rounds)
+        config = ConvNeXtConfig(width=8, hop=16, fft_size=64, noise=noise_too, refine=rounds)
         head, frames = FourierHead(config, 1).eval(), noise(2, 60, 8)
         with torch.no_grad():
-            wanted = head.log_magnitude(frames).exp() * math.exp(NOISE_LOG)
-            made = (head.measured(head(frames)) + NOISE_LOG).exp()
+            spectrum = FourierHead.carried(head.train(), frames, None)[0]  # of training, as without any rounds
+            real, imaginary = spectrum.transpose(1, 2).chunk(2, dim=-1)
+            wanted = torch.hypot(real, imaginary)[:, None]
+            made = head.measured(head.eval()(frames)).exp()
         far.append(float((made - wanted).norm() / wanted.norm()))
     assert far == sorted(far, reverse=True)
     assert far[-1] < 0.8 * far[0]
+
+
+def test_refining_with_noise_starts_from_noise_whatever_the_phases_said() -> None:
+    torch.manual_seed(0)
+    head, frames = (
+        FourierHead(ConvNeXtConfig(width=8, hop=16, fft_size=64, noise=True, refine=2), 1).eval(),
+        noise(2, 60, 8),
+    )
+    with torch.no_grad():
+        head.project.bias[66:] = 200.0  # all tonal: the magnitudes do not depend on the noise
+        once = head(frames)
+        head.project.weight[33:66] = noise(33, 8)
+        torch.testing.assert_close(head(frames), once, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("logit", [-2.0, 0.0, 2.0])
+def test_magnitudes_that_vary_as_those_of_the_sound_are_nearest(logit: float) -> None:
+    """The distance that magnitudes are learned by tells the right share of noise from a larger and a smaller one."""
+    torch.manual_seed(0)
+    head, frames = noisy(), torch.zeros(40, 60, 8)
+    with torch.no_grad():
+        head.project.bias[66:] = logit
+        real = head.log_magnitudes(frames)[:40]
+        far = {}
+        for other in (logit - 2, logit, logit + 2):
+            head.project.bias[66:] = other
+            far[other] = float(energy_distance(nn.functional.l1_loss, head.log_magnitudes(frames), real))
+    assert min(far, key=lambda other: far[other]) == logit
 
 
 def test_training_does_not_refine_and_codes_mean_the_same_with_any_number_of_rounds() -> None:

@@ -269,6 +269,27 @@ def test_a_linear_way_begins_as_the_principal_components_of_log_magnitudes() -> 
     torch.testing.assert_close(latents.square().mean(), torch.tensor(1.0), rtol=1e-3, atol=0)
 
 
+def test_the_codebooks_of_a_linear_way_begin_as_k_means_of_all_that_is_given() -> None:
+    """Each book lowers what is left of the very frames, and no step of training takes their place."""
+    torch.manual_seed(0)
+    config = replace(CONVNEXT, convnext=replace(CONVNEXT.convnext, linear=True))
+    codec, audio = NeuralCodec(config), noise(6, 1, 3200)
+    random = [book.embed.clone() for book in codec.quantizer.books]
+    codec.begin(audio)
+    latents = codec.eval().encoder(audio)
+    latents = latents.detach()
+    left = [float(latents.square().mean())]
+    for count in range(1, codec.num_codebooks + 1):
+        left.append(float((latents - codec.quantizer.decode(codec.quantizer.encode(latents, count))).square().mean()))
+    assert left == sorted(left, reverse=True)
+    assert left[1] < 0.7 * left[0]
+    begun = [book.embed.clone() for book in codec.quantizer.books]
+    assert not any(torch.equal(*pair) for pair in zip(random, begun, strict=True))
+    codec.train()(audio)
+    for before, book in zip(begun, codec.quantizer.books, strict=True):
+        assert float((book.embed - before).norm() / before.norm()) < 0.2
+
+
 def test_what_has_no_linear_way_cannot_begin_it() -> None:
     with pytest.raises(ValueError, match="set convnext.linear"):
         make_codec(CONVNEXT).begin(noise(1, 1, 3200))

@@ -14,7 +14,7 @@ from audiolm_kit.codec.model import CodecConfig, NeuralCodec
 from audiolm_kit.codec.rvq import QuantizerConfig
 from audiolm_kit.codec.seanet import SEANetConfig
 from audiolm_kit.codec.streaming import StreamingDecoder, decode
-from audiolm_kit.official import from_encodec, import_encodec
+from audiolm_kit.official.encodec import from_encodec, import_encodec
 
 # Ten frames a second: pieces of one frame first and of ten at most, so that short sounds meet every border.
 CONVNEXT = CodecConfig(

@@ -137,6 +137,20 @@ def test_padding_is_encoded_silence_up_to_its_length(manifest: str, tmp_path: Pa
         assert frames >= 25 and int(mask.sum()) == frames and torch.equal(codes[:, :frames], wanted[text].codes)
 
 
+def test_frames_that_a_codec_did_not_make_do_not_count(manifest: str) -> None:
+    """A codec that cuts sounds into segments may make fewer than the hop says."""
+
+    class Short(ClipCodec):
+        def encode(self, audio: Tensor) -> Tensor:
+            return super().encode(audio)[..., :-1]
+
+    whole, short = make_data(manifest, NEVER), make_data(manifest, NEVER)
+    short.attach(Short().eval(), "c0dec")
+    batches = [batch_of(data, 0) for data in (whole, short)]
+    assert torch.equal(batches[1].mask.sum(1), batches[0].mask.sum(1) - 1)
+    assert torch.equal(batches[1].codes[:, :, :-1], batches[0].codes[:, :, :-1].where(batches[1].mask[:, None, :-1], 0))
+
+
 def test_a_window_starts_anywhere_in_a_long_recording(manifest: str) -> None:
     data = make_data(manifest, NEVER, seconds=0.1, batch_size=1)
     crops = [data.make_batch(step) for step in range(100)]

@@ -17,7 +17,7 @@ from audiolm_kit.codec.model import NeuralCodec
 from audiolm_kit.conditioning import TextConfig
 from audiolm_kit.data.manifest import Row, write_manifest
 from audiolm_kit.data.shards import open_shards
-from audiolm_kit.doctor import check_checkpoint
+from audiolm_kit.doctor.checkpoints import check_checkpoint
 from audiolm_kit.inference.chain import TEMPERATURES
 from audiolm_kit.inference.unscripted import Unscripted, stage_sampling
 from audiolm_kit.lm.model import LMConfig, StreamLM

@@ -30,7 +30,7 @@ class Learning(Task):
         self.register_buffer("seen", torch.tensor(0.0))
         self.register_buffer("number", torch.tensor(0))
         self.walked: list[float] = []
-        self.validated: list[float] = []
+        self.judged: list[float] = []
         self.exported: list[float] = []
 
     def training_step(self, batch: Tensor, batch_idx: int) -> Tensor:
@@ -41,7 +41,7 @@ class Learning(Task):
         return self.weight * (1 + self.batches_seen % 3)
 
     def validation_step(self, batch: Tensor, batch_idx: int) -> None:
-        self.validated.append(self.weight.item())
+        self.judged.append(self.weight.item())
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         return torch.optim.Adam(self.parameters(), 0.1)
@@ -108,7 +108,7 @@ def test_validation_sees_the_average(tmp_path: Path) -> None:
     task, after = Learning(), After()
     options = {"val_check_interval": 2, "check_val_every_n_epoch": None, "num_sanity_val_steps": 0}
     train(tmp_path, 6, MovingAverage(DECAY), task, after, **options)
-    assert task.validated == pytest.approx([averaged(after.values[:n]) for n in (2, 4, 6)])
+    assert task.judged == pytest.approx([averaged(after.values[:n]) for n in (2, 4, 6)])
     assert task.walked[1:] == after.values[:-1]
 
 

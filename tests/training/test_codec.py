@@ -160,6 +160,31 @@ def test_a_linear_way_begins_on_what_is_trained_on(manifest: str, tmp_path: Path
     assert reached[1] < 0.3 * reached[0]
 
 
+def test_magnitudes_alone_are_learned_where_nothing_else_weighs(manifest: str, tmp_path: Path) -> None:
+    silent = dict.fromkeys(DEFAULT_WEIGHTS, 0.0)
+    learned = Learned()
+    task = make_task(LINEAR, loss_weights=silent, magnitude_weight=1.0, adversarial_from=0)
+    make_trainer(tmp_path, 30, learned).fit(task, make_data(manifest, batch_size=5))
+    assert learned.steps[0].keys() == {"train/commitment", "train/magnitude"}
+    values = learned.values("train/magnitude")
+    assert sum(values[-5:]) < 0.9 * sum(values[:5])
+    with pytest.raises(ValueError, match="magnitude_weight and all loss_weights are 0: nothing would be learned"):
+        make_task(LINEAR, loss_weights=silent)
+
+
+def test_frozen_codes_stay_and_the_decoder_learns(manifest: str, tmp_path: Path) -> None:
+    class Begun(Callback):
+        def on_train_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+            self.weights = weights_of(task.codec)
+
+    task, begun = make_task(LINEAR, frozen_codes=True, quantizer_dropout=0.0), Begun()
+    make_trainer(tmp_path, 3, begun).fit(task, make_data(manifest, batch_size=5))
+    moved = changed(task.codec, begun.weights)
+    assert moved == {f"decoder.{name}" for name, _ in task.codec.decoder.named_parameters()}
+    with pytest.raises(ValueError, match="frozen_codes keeps codes that a linear way begins with"):
+        make_task(CODEC, frozen_codes=True)
+
+
 def test_a_linear_way_has_to_see_what_is_trained_on(manifest: str, tmp_path: Path) -> None:
     data = make_data(manifest)
     data.setup("fit")

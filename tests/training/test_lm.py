@@ -261,7 +261,7 @@ def test_an_export_never_replaces_a_folder_that_is_no_checkpoint(folder: Path, t
 def test_a_model_without_captions_trains_and_exports(folder: Path, tmp_path: Path) -> None:
     lm = replace(LM, text=TextConfig(), transformer=replace(LM.transformer, cross_attention=False))
     make_trainer(tmp_path / "run", 1).fit(make_task(folder, lm, export=str(tmp_path / "model")), make_data(folder))
-    assert {path.name for path in (tmp_path / "model").iterdir()} == {"config.json", "codec", "lm"}
+    assert {path.name for path in (tmp_path / "model").iterdir()} == {"config.json", "training.json", "codec", "lm"}
 
 
 def test_gradient_checkpointing_changes_nothing_but_memory(folder: Path, tmp_path: Path) -> None:

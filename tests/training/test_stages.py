@@ -145,7 +145,8 @@ def test_two_steps_change_all_weights_and_export_the_stage_with_its_tokenizers(
     found = checkpoint.from_plain(Stage, about["stage"], "stage")
     assert found == data.stage == replace(STAGES[stage], codes_per_second=data.stage.codes_per_second)
     assert (30 < found.codes_per_second < 50) == (stage != "fine")
-    assert {path.name for path in (tmp_path / "model").iterdir()} == {"config.json", "lm"} | PARTS[stage]
+    named = {path.name for path in (tmp_path / "model").iterdir()}
+    assert named == {"config.json", "training.json", "lm"} | PARTS[stage]
     kinds = {"semantic": SemanticTokenizer, "codec": NeuralCodec, "lm": StreamLM}
     loaded = {name: checkpoint.load(kinds[name], tmp_path / "model" / name) for name in PARTS[stage] | {"lm"}}
     checkpoint.check_bundle(tmp_path / "model", "AudioLMStage", checkpoint.bundle_fingerprints(loaded, {}))

@@ -1,0 +1,65 @@
+"""The verbs that ready data: recordings into a manifest, a manifest into token shards."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from audiolm_kit.commands.given import checked_device
+
+if TYPE_CHECKING:
+    from audiolm_kit.codec.opening import AnyCodec
+    from audiolm_kit.data.tokenize import TokenizeOptions
+    from audiolm_kit.semantic.tokenizer import SemanticTokenizer
+
+MOST_NAMED = 20  # rejected files on the screen; the file beside the manifest names all
+
+
+def manifest(
+    source: str, *, output: str, layout: str = "auto", min_seconds: float = 0.05, without: tuple[str, ...] = ()
+) -> None:
+    """Make a manifest from a folder of recordings, and say which files are left out and why.
+
+    Args:
+        source: A folder of sounds, or a manifest (.jsonl or .jsonl.gz), also one of audiocraft.
+        output: The manifest to write (JSON lines); its paths are relative to it.
+        layout: Where captions and speakers stand; auto looks at the files, and a wrong name lists all layouts.
+        min_seconds: Shorter sounds are left out.
+        without: A word (or phrase); sounds whose caption, label or tags have it are left out.
+    """
+    from audiolm_kit.data.manifest import build_manifest
+
+    kept, rejected = build_manifest(source, output, layout, min_seconds, without=without)
+    for path, reason in rejected[:MOST_NAMED]:
+        print(f"left out  {path}: {reason}")
+    if len(rejected) > MOST_NAMED:
+        print(f"left out  {len(rejected) - MOST_NAMED} more: see the .rejected.jsonl beside {output}")
+    hours = sum(row.duration for row in kept) / 3600
+    print(f"{output}: {len(kept)} sounds, {hours:.2f} h; {len(rejected)} left out")
+
+
+def tokenize(codec: str, manifest: str, *, output: str, options: TokenizeOptions) -> None:
+    """Encode the recordings of a manifest into token shards; a stopped run goes on where it was.
+
+    Args:
+        codec: The checkpoint folder of a codec, or of a semantic tokenizer (audiolm-kit kmeans); or its hub name.
+        manifest: The manifest of the recordings (JSON lines).
+        output: The folder for the shards.
+    """
+    from audiolm_kit import checkpoint, hub
+    from audiolm_kit.codec.opening import open_codec
+    from audiolm_kit.data.tokenize import SKIPPED
+    from audiolm_kit.data.tokenize import tokenize as encode
+
+    device = checked_device(options.device)
+    model: AnyCodec | SemanticTokenizer
+    folder = hub.checkpoint(codec)
+    if checkpoint.kind_of(folder) == "SemanticTokenizer":
+        from audiolm_kit.semantic.tokenizer import SemanticTokenizer
+
+        model = checkpoint.load(SemanticTokenizer, folder)
+    else:
+        model = open_codec(folder)
+    report = encode(model, checkpoint.fingerprint(model), manifest, output, replace(options, device=device))
+    told = f"; {report.skipped} sounds skipped, see {SKIPPED}" if report.skipped else ""
+    print(f"{output}: {report.rows} rows in {report.shards} shards{told}")

@@ -1,0 +1,185 @@
+"""The verbs that train: fit a recipe, fit a semantic tokenizer, put the stages of an AudioLM together."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from audiolm_kit.commands.given import UNSAID, checked_device
+
+if TYPE_CHECKING:
+    from pytorch_lightning.cli import LightningArgumentParser
+
+# Said by Lightning about itself; nothing that a user can do or should know.
+NOISE = (
+    "LightningCLI's args parameter is intended",
+    ".*treespec, LeafSpec.* is deprecated",
+    "Starting from v1.9.0, `tensorboardX` has been removed",
+    "Using ModelCheckpoint with manual optimization",  # about checkpoints of validations, which CodecTask has none of
+)
+ADVERTISEMENT = "litlogger"
+
+
+def fit(*given: str) -> None:
+    """Train a codec or a language model as a recipe says; a stopped run goes on where it was."""
+    os.environ.setdefault("JSONARGPARSE_DEPRECATION_WARNINGS", "off")
+    for message in NOISE:
+        warnings.filterwarnings("ignore", message=message)
+    from jsonargparse import set_parsing_settings
+    from pytorch_lightning import LightningDataModule, LightningModule
+    from pytorch_lightning.callbacks import ModelCheckpoint
+    from pytorch_lightning.cli import LightningCLI
+
+    class Fit(LightningCLI):
+        """LightningCLI with one subcommand that finds its run's last checkpoint by itself."""
+
+        @staticmethod
+        def subcommands() -> dict[str, set[str]]:
+            return {"fit": {"model", "train_dataloaders", "val_dataloaders", "datamodule"}}
+
+        def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+            about = "Start over: the checkpoints of an earlier run in trainer.default_root_dir are set aside."
+            parser.add_argument("--fresh", action="store_true", help=about)
+
+        def before_instantiate_classes(self) -> None:
+            trainer = self.config["fit"]["trainer"]
+            trainer["precision"] = bearable(trainer["precision"], trainer["accelerator"])
+
+        def after_instantiate_classes(self) -> None:
+            ready, folder = self.config_init["fit"], Path(self.trainer.default_root_dir) / "checkpoints"
+            for callback in self.trainer.checkpoint_callbacks:
+                # Left to itself, Lightning hides them in a folder of the logger that has a new name in each run.
+                if isinstance(callback, ModelCheckpoint) and callback.dirpath is None:
+                    callback.dirpath = str(folder)
+            if ready.pop("fresh"):
+                set_aside(folder)
+            elif ready["ckpt_path"] is None and (last := newest(folder)):
+                print(f"audiolm-kit fit: goes on from {last} (--fresh starts over)", file=sys.stderr)
+                ready["ckpt_path"] = str(last)
+
+    logger = logging.getLogger("pytorch_lightning.utilities.rank_zero")
+    logger.addFilter(lambda said: ADVERTISEMENT not in str(said.msg))
+    set_parsing_settings(docstring_parse_attribute_docstrings=True)
+    strict = {"exit_on_error": False}
+    usage = "audiolm-kit fit -c RECIPE.yaml [-c CHANGES.yaml ...] [--KEY VALUE ...] [--fresh]"
+    Fit(
+        LightningModule,
+        LightningDataModule,
+        subclass_mode_model=True,
+        subclass_mode_data=True,
+        auto_configure_optimizers=False,
+        seed_everything_default=0,
+        save_config_kwargs={"overwrite": True},
+        parser_kwargs={"prog": "audiolm-kit", **strict, "fit": {"usage": usage, "description": fit.__doc__, **strict}},
+        args=["fit", *given],
+    )
+
+
+def bearable(precision: str | int | None, accelerator: object) -> str | int | None:
+    """The precision of a run: fp32 in the place of bf16-mixed, and said so, on a CPU that has no arithmetic for bf16.
+
+    The recipes ask for bf16-mixed, which speeds them up wherever there is such arithmetic.
+    """
+    if precision != "bf16-mixed" or accelerator not in ("cpu", "auto"):
+        return precision
+    import torch
+
+    from audiolm_kit.doctor.environment import emulates_bf16
+
+    elsewhere = torch.cuda.is_available() or torch.backends.mps.is_available()
+    if (accelerator == "auto" and elsewhere) or not emulates_bf16():
+        return precision
+    if os.environ.get("LOCAL_RANK", "0") == "0":
+        told = "this CPU has no bf16 arithmetic and is many times slower with it: trainer.precision is 32-true"
+        print(f"audiolm-kit fit: {told} (--trainer.precision bf16 insists)", file=sys.stderr)
+    return "32-true"
+
+
+def newest(folder: Path) -> Path | None:
+    """The latest of a run's last checkpoints.
+
+    There may be several: in a run folder that was moved, Lightning does not take the old ``last.ckpt`` for its own and
+    writes ``last-v1.ckpt`` beside it, unless the recipe says ``enable_version_counter: false``.
+    """
+    return max(folder.glob("last*.ckpt"), key=lambda file: file.stat().st_mtime, default=None)
+
+
+def set_aside(folder: Path) -> None:
+    """Rename a folder to the first free ``NAME.N``; processes of a run beyond the first leave it alone."""
+    if folder.is_dir() and os.environ.get("LOCAL_RANK", "0") == "0":
+        number = next(n for n in range(1, sys.maxsize) if not folder.with_name(f"{folder.name}.{n}").exists())
+        folder.rename(folder.with_name(f"{folder.name}.{number}"))
+
+
+def kmeans(
+    manifest: str,
+    *,
+    output: str,
+    features: str = "mfcc",
+    layer: int = UNSAID,
+    codebook_size: int = 500,
+    sample_rate: int = UNSAID,
+    frame_rate: float = UNSAID,
+    split: str = "train",
+    max_frames: int = 500_000,
+    seed: int = 0,
+    device: str = "auto",
+) -> None:
+    """Fit a semantic tokenizer: k-means of the frames of recordings, each dimension standardised.
+
+    Args:
+        manifest: The manifest of the recordings (JSON lines).
+        output: The checkpoint folder of the tokenizer.
+        features: What a frame is: mfcc, mel, the folder of a masked model, or a model of transformers (folder or hub).
+        layer: Which layer of a model; tools/pick_layer.py finds the best.
+        codebook_size: How many different codes.
+        sample_rate: Of mfcc and mel, 16000 unless said; a model has its own.
+        frame_rate: Frames a second of mfcc and mel, 50 unless said; a model has its own.
+        split: Only recordings of this split (or of none); '' takes all.
+        max_frames: As many frames at most, drawn evenly, go into the k-means.
+        seed: The same seed finds the same codes.
+        device: Where to compute features: cpu, cuda, or auto for the best there is.
+    """
+    from tqdm import tqdm
+
+    from audiolm_kit import audio, checkpoint
+    from audiolm_kit.data.manifest import read_manifest
+    from audiolm_kit.semantic.fit import features_from, fit_tokenizer
+
+    checkpoint.refuse_foreign(Path(output))
+    found = features_from(features, layer, sample_rate, frame_rate)
+    rows = [row for row in read_manifest(manifest) if not split or row.split in (None, split)]
+    if not rows:
+        raise ValueError(f"{manifest} has no rows of split {split!r}: give another, or '' for all")
+    rate = found.config.sample_rate
+    shown = tqdm(rows, unit="clip", desc="kmeans", disable=not sys.stderr.isatty())
+    waveforms = (audio.fit(audio.read(row.path, row.start, row.duration), rate, 1).samples[0] for row in shown)
+    made = fit_tokenizer(
+        found, waveforms, codebook_size, seed=seed, max_frames=max_frames, device=checked_device(device)
+    )
+    checkpoint.save(made, output)
+    print(f"{output}: {codebook_size} codes, {made.frame_rate:g} a second, of {len(rows)} sounds")
+
+
+def assemble(*stages: str, output: str) -> None:
+    """Put the trained stages of an AudioLM together into one checkpoint folder.
+
+    Args:
+        stages: Their checkpoint folders or hub names, in any order: semantic and acoustic, or semantic, coarse and
+            perhaps fine.
+        output: The checkpoint folder to write.
+    """
+    from audiolm_kit import checkpoint, hub, provenance
+    from audiolm_kit.inference.audiolm import AudioLM
+
+    folders = [hub.checkpoint(stage) for stage in stages]
+    model = AudioLM.assemble(folders)
+    told = {checkpoint.read_json(each / checkpoint.CONFIG)["stage"]["name"]: provenance.read(each) for each in folders}
+    model.save(output)
+    if any(told.values()):
+        provenance.write(output, {"stages": {name: told[name] for name in model.stages if told[name]}})
+    print(f"{output}: {' -> '.join(model.stages)}")

@@ -1,0 +1,1 @@
+"""Published weights of others, read and written: EnCodec, AudioGen, MusicGen."""
