@@ -98,7 +98,7 @@ def mixed_rows(folder: Path, rows: list[Row], count: int) -> list[Row]:
 
 
 def prompts(folder: Path, models: Iterator[tuple[str, int, AudioGen]], rows: list[Row], count: int) -> None:
-    """A recording of one class and no text, its own text, or that of another class."""
+    """A recording of one class and no text, its own text, or that of another class; and the recordings themselves."""
     said = captions(rows)
     labels, given = sorted(said), [row for row in rows if row.duration >= max(PROMPTS)]
     for kind, seed, model in models:
@@ -113,6 +113,8 @@ def prompts(folder: Path, models: Iterator[tuple[str, int, AudioGen]], rows: lis
             for seconds in PROMPTS:
                 arm = Arm(f"{seed}-{text}-{seconds:g}", Sampling(), SECONDS, 1000 * seed, seconds)
                 write_arm(model, arm, items, folder)
+        if not (folder / "reconstruction/index.json").is_file():
+            write_recordings(model.codec, given, folder, model.fingerprints["codec"])
 
 
 def repeated_rows(rows: list[Row], count: int) -> list[Row]:

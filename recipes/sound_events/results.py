@@ -91,6 +91,10 @@ def prompts(judges: ModuleType, sounds: Path) -> list[Entry]:
     folder, rows, rates = sounds / "prompts", [], {}
     names = {path.name.rpartition("-")[2] for path in folder.glob("*-other-*")}
     lengths = sorted(names, key=lambda name: float(name))
+    for kind, what in (("real", "real recordings, their last second (ceiling)"), ("reconstruction", "reconstructions")):
+        rows.append(
+            row(f"{what}: class heard", score_of_models([class_rate(arm, "text") for arm in arms(folder, kind)]))
+        )
     for text, what in (("none", "no text"), ("same", "the prompt's own text"), ("other", "another class's text")):
         for length in lengths:
             found = arms(folder, f"*-{text}-{length}")
