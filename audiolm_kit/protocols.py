@@ -55,3 +55,19 @@ class Codec(AudioTokenizer, Protocol):
     def decode(self, codes: Tensor) -> Tensor:
         """Codes [B, K, T] -> audio [B, C, L]; fewer codebooks than K give coarser sound."""
         ...
+
+
+def check_audio(codec: Codec, audio: Tensor, num_codebooks: int | None) -> int:
+    """How many codebooks to encode audio with, all where None is asked for, if that can be done.
+
+    Raises:
+        ValueError: not the axes [B, C, L], another number of channels, no samples, or a ``num_codebooks`` out of range.
+    """
+    if audio.dim() != 3 or audio.shape[1] != codec.channels:
+        raise ValueError(f"audio is of shape {list(audio.shape)}, wanted [B, {codec.channels}, L]: see audio.fit")
+    if audio.numel() == 0:
+        raise ValueError(f"audio of shape {list(audio.shape)} has no samples: give at least one")
+    count = codec.num_codebooks if num_codebooks is None else num_codebooks
+    if not 1 <= count <= codec.num_codebooks:
+        raise ValueError(f"num_codebooks is {num_codebooks}, this codec has 1 to {codec.num_codebooks}")
+    return count

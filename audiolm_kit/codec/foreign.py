@@ -23,6 +23,7 @@ from torch.nn import functional as F
 from audiolm_kit import checkpoint
 from audiolm_kit.codec.foreign_stages import dac_stages, mimi_stages
 from audiolm_kit.codec.stage import Stage
+from audiolm_kit.protocols import check_audio
 
 NAMES = {"dac": "Dac", "mimi": "Mimi"}
 """How the classes of each kind begin."""
@@ -194,13 +195,7 @@ class ForeignCodec(nn.Module):
         Raises:
             ValueError: not three axes, another number of channels, no samples, or a ``num_codebooks`` out of range.
         """
-        if audio.dim() != 3 or audio.shape[1] != self.channels:
-            raise ValueError(f"audio is of shape {list(audio.shape)}, wanted [B, {self.channels}, L]: see audio.fit")
-        if audio.numel() == 0:
-            raise ValueError(f"audio of shape {list(audio.shape)} has no samples: give at least one")
-        count = self.num_codebooks if num_codebooks is None else num_codebooks
-        if not 1 <= count <= self.num_codebooks:
-            raise ValueError(f"num_codebooks is {num_codebooks}, this codec has 1 to {self.num_codebooks}")
+        count = check_audio(self, audio, num_codebooks)
         network: Any = self.network
         if self.config.kind == "dac":
             whole = F.pad(audio, (0, -audio.shape[-1] % self.hop))

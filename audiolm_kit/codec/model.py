@@ -19,6 +19,7 @@ from audiolm_kit.codec.losses import energy_distance
 from audiolm_kit.codec.rvq import QuantizerConfig, ResidualQuantizer
 from audiolm_kit.codec.seanet import SEANetConfig, SEANetDecoder, SEANetEncoder
 from audiolm_kit.codec.segments import Scaled, Segments, cut_into
+from audiolm_kit.protocols import check_audio
 
 LEVEL = 0.1
 """The root mean square (-20 dBFS) at which a codec that normalises decodes codes whose scales nobody knows."""
@@ -309,13 +310,7 @@ class NeuralCodec(nn.Module):
 
     def _checked(self, audio: Tensor, num_codebooks: int | None) -> int:
         """How many codebooks to encode audio with, if that can be done."""
-        if audio.dim() != 3 or audio.shape[1] != self.channels:
-            raise ValueError(f"audio is of shape {list(audio.shape)}, wanted [B, {self.channels}, L]: see audio.fit")
-        if audio.numel() == 0:
-            raise ValueError(f"audio of shape {list(audio.shape)} has no samples: give at least one")
-        count = self.num_codebooks if num_codebooks is None else num_codebooks
-        if not 1 <= count <= self.num_codebooks:
-            raise ValueError(f"num_codebooks is {num_codebooks}, this codec has 1 to {self.num_codebooks}")
+        count = check_audio(self, audio, num_codebooks)
         self._check_turns(count)
         return count
 
