@@ -5,6 +5,8 @@ from __future__ import annotations
 import importlib.util
 import subprocess
 import sys
+from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 
@@ -63,6 +65,18 @@ def test_a_row_that_starts_later_keeps_its_place(tmp_path: Path) -> None:
     row = recording(tmp_path, slice(0, 5000))
     moved = Row(row.path, 4.0, start=1.0)
     assert places(windows.windows_of(moved, 3, 1)) == [(1, 3), (2, 3)]
+
+
+def test_a_label_with_few_windows_is_cut_more_finely_for_training_alone(tmp_path: Path) -> None:
+    steady, brief = recording(tmp_path, slice(0, 5000)), tmp_path / "brief"
+    brief.mkdir()
+    rare = recording(brief, slice(2400, 2500))  # every window holds it, and there are few
+    rows = [replace(steady, label="rain"), replace(steady, label="rain"), rare, replace(rare, split="valid")]
+    found = windows.balanced(rows, 3, 1)
+    counted = Counter((row.label, row.split) for row in found)
+    assert counted == {("rain", "train"): 6, ("sneezing", "train"): 9, ("sneezing", "valid"): 3}
+    assert places([row for row in found if row.split == "valid"]) == [(0, 3), (1, 3), (2, 3)]
+    assert len({(row.start, row.path) for row in found if row.label == "sneezing"}) == 9
 
 
 def test_the_script_writes_a_manifest_of_the_labels_it_is_asked_for(tmp_path: Path) -> None:
