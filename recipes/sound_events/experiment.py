@@ -28,6 +28,9 @@ SCALES = (1.0, 2.0, 3.0, 5.0)
 MIXED_SCALE = 3.0
 PROMPTS = (0.5, 1.0, 2.0)
 """Seconds of the prompt."""
+GUIDED = "guided"
+"""Another class's text once more, at the usual guidance; all other prompts and texts stand beside each other at 1, as
+guidance strengthens the text alone."""
 SECONDS = 3.0
 JOINER = " and "
 # Mixing pairs sounds inside each half alone (Makefile): pairs across the halves are heard in no training example.
@@ -98,20 +101,21 @@ def mixed_rows(folder: Path, rows: list[Row], count: int) -> list[Row]:
 
 
 def prompts(folder: Path, models: Iterator[tuple[str, int, AudioGen]], rows: list[Row], count: int) -> None:
-    """A recording of one class and no text, its own text, or that of another class; and the recordings themselves."""
+    """A recording of one class and no text, its own text, or another class's; and the recordings themselves."""
     said = captions(rows)
     labels, given = sorted(said), [row for row in rows if row.duration >= max(PROMPTS)]
     for kind, seed, model in models:
         if kind != "mixed":
             continue
-        for text in ("none", "same", "other"):
+        for text in ("none", "same", "other", GUIDED):
             items = []
             for number, row in enumerate(repeated_rows(given, count)):
                 others = [label for label in labels if label != row.label]
-                wanted = {"none": "", "same": row.label or "", "other": others[number % len(others)]}[text]
+                wanted = {"none": "", "same": row.label or ""}.get(text, others[number % len(others)])
                 items.append(Item(said.get(wanted, ""), (wanted,) if wanted else (), prompt=row))
+            sampling = Sampling() if text == GUIDED else Sampling(guidance_scale=1.0)
             for seconds in PROMPTS:
-                arm = Arm(f"{seed}-{text}-{seconds:g}", Sampling(), SECONDS, 1000 * seed, seconds)
+                arm = Arm(f"{seed}-{text}-{seconds:g}", sampling, SECONDS, 1000 * seed, seconds)
                 write_arm(model, arm, items, folder)
         if not (folder / "reconstruction/index.json").is_file():
             write_recordings(model.codec, given, folder, model.fingerprints["codec"])

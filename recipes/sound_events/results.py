@@ -20,6 +20,12 @@ from verdicts import Heard, arms, count, differences, heard, rights
 
 SHARE, LOSS = 0.85, 0.03
 """What is wanted of the best setting beside the codec, and how much mixing may cost."""
+PROMPTED = {
+    "none": "no text",
+    "same": "the prompt's own text",
+    "other": "another class's text",
+    "guided": "another class's text, guidance 3",
+}
 
 
 def guidance(judges: ModuleType, sounds: Path) -> list[Entry]:
@@ -95,10 +101,10 @@ def prompts(judges: ModuleType, sounds: Path) -> list[Entry]:
         rows.append(
             row(f"{what}: class heard", score_of_models([class_rate(arm, "text") for arm in arms(folder, kind)]))
         )
-    for text, what in (("none", "no text"), ("same", "the prompt's own text"), ("other", "another class's text")):
+    for text, what in PROMPTED.items():
         for length in lengths:
             found = arms(folder, f"*-{text}-{length}")
-            for class_of in ("prompt", "text") if text == "other" else ("prompt",):
+            for class_of in ("prompt", "text") if text in ("other", "guided") else ("prompt",):
                 rates[text, class_of, length] = [class_rate(arm, class_of) for arm in found]
                 scored = score_of_models(rates[text, class_of, length])
                 rows.append(row(f"{what}, prompt of {length} s: class of the {class_of} heard", scored))
