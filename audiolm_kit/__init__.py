@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from audiolm_kit.codec.model import NeuralCodec as NeuralCodec
     from audiolm_kit.codec.opening import open_codec as open_codec
     from audiolm_kit.codec.streaming import StreamingDecoder as StreamingDecoder
+    from audiolm_kit.codec.streaming import StreamingEncoder as StreamingEncoder
     from audiolm_kit.evaluation.perceptual import ClapScorer as ClapScorer
     from audiolm_kit.inference.audiogen import AudioGen as AudioGen
     from audiolm_kit.inference.audiolm import AudioLM as AudioLM
@@ -37,6 +38,7 @@ _HOMES = {
     "StageSampling": "inference.chain",
     "StreamLM": "lm.model",
     "StreamingDecoder": "codec.streaming",
+    "StreamingEncoder": "codec.streaming",
     "open_codec": "codec.opening",
 }
 

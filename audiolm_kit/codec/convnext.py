@@ -9,7 +9,6 @@ B batch, C channels, L samples, D latent width, T codec frames, F frequencies, W
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import torch
@@ -17,10 +16,8 @@ from einops import rearrange
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from audiolm_kit.codec.convnext_block import KERNEL, ConvNeXtBlock, FrameConv, beside
 from audiolm_kit.codec.stage import Stage, State, context, stateless
-
-KERNEL = 7
-"""Frames that a convolution over time sees."""
 
 
 @dataclass(frozen=True)
@@ -78,7 +75,7 @@ class ConvNeXtEncoder(nn.Module):
         self.register_buffer("window", torch.hann_window(config.fft_size), persistent=False)
         # Log magnitude says what is heard; the compressed complex value adds the phase.
         self.enter = FrameConv(3 * channels * (config.fft_size // 2 + 1), config.width, kernel=1)
-        self.blocks = nn.Sequential(*(ConvNeXtBlock(config) for _ in range(config.encoder_layers)))
+        self.blocks = nn.Sequential(*(_block(config) for _ in range(config.encoder_layers)))
         self.norm = nn.LayerNorm(config.width)
         self.leave = nn.Linear(config.width * config.frames_per_code, config.dim)
         if config.linear:
@@ -100,8 +97,12 @@ class ConvNeXtEncoder(nn.Module):
 
     def _log_magnitudes(self, spectrum: Tensor) -> Tensor:
         """[B, S, 3 C F] -> [B, T, N C F]."""
+        return self._joined(self._logs(spectrum))
+
+    def _logs(self, spectrum: Tensor) -> Tensor:
+        """[B, S, 3 C F] -> [B, S, C F]."""
         logs = rearrange(spectrum, "b s (c n f) -> n b s (c f)", n=3, f=self.config.bins)[0]
-        return self._joined(logs.clamp_min(QUIETEST))
+        return logs.clamp_min(QUIETEST)
 
     def _joined(self, frames: Tensor) -> Tensor:
         """[B, S, W] -> [B, T, N W]."""
@@ -125,6 +126,29 @@ class ConvNeXtEncoder(nn.Module):
         features = torch.stack([magnitude.clamp_min(1e-4).log(), turned.real, turned.imag], 1)
         return rearrange(features, "(b c) n f s -> b s (c n f)", b=batch)
 
+    def stages(self) -> list[Stage]:
+        """What streaming runs one after the other, from blocks of ``hop`` samples [B, C hop, S] to what ``leaves``."""
+        around = math.ceil((self.config.fft_size - self.config.hop) / 2 / self.config.hop)
+        blocks = [beside(block, self.config.width) for block in self.blocks]
+        return [
+            Stage(stateless(self._entering), kept=2 * around, late=around),
+            *(Stage(stateless(block), kept=KERNEL - 1, late=KERNEL // 2) for block in blocks),
+        ]
+
+    def _entering(self, samples: Tensor) -> Tensor:
+        """[B, C hop, S] -> [B, W', S]: what the blocks read and, beside it, what the linear way reads."""
+        spectrum = self._spectrum(rearrange(samples, "b (c n) s -> b c (s n)", n=self.config.hop))
+        ways = [self.enter(spectrum), self._logs(spectrum)] if self.config.linear else [self.enter(spectrum)]
+        return torch.cat(ways, -1).transpose(1, 2)
+
+    def leaves(self, frames: Tensor) -> Tensor:
+        """What the stages give, [B, W', S], S a multiple of ``frames_per_code`` -> latents [B, D, T]."""
+        hidden, logs = frames.transpose(1, 2).tensor_split([self.config.width], -1)
+        latents = self.leave(self._joined(self.norm(hidden))).float()
+        if self.config.linear:
+            latents = latents + self.linear(self._joined(logs)).float()
+        return latents.transpose(1, 2)
+
 
 class ConvNeXtDecoder(nn.Module):
     """Latents [B, D, T] -> audio [B, C, T * hop * frames_per_code]."""
@@ -134,7 +158,7 @@ class ConvNeXtDecoder(nn.Module):
         self.config = config
         self.enter = nn.Linear(config.dim, config.width * config.frames_per_code)
         self.mix = FrameConv(config.width, config.width, kernel=KERNEL)
-        self.blocks = nn.Sequential(*(ConvNeXtBlock(config) for _ in range(config.decoder_layers)))
+        self.blocks = nn.Sequential(*(_block(config) for _ in range(config.decoder_layers)))
         self.norm = nn.LayerNorm(config.width)
         self.head = FourierHead(config, channels)
         if config.linear:
@@ -156,19 +180,14 @@ class ConvNeXtDecoder(nn.Module):
         count, given = self.config.frames_per_code, latents.transpose(1, 2)
         return torch.cat([rearrange(way(given), "b t (n w) -> b (t n) w", n=count) for way in ways], -1)
 
-    def _beside(self, layer: nn.Module) -> Callable[[Tensor], Tensor]:
-        """A layer on the first W of [B, S, W'], on [B, W', S] instead; what lies beside passes by."""
-        width = self.config.width
-        return lambda x: torch.cat([layer(x[:, :width].transpose(1, 2)).transpose(1, 2), x[:, width:]], 1)
-
     def stages(self) -> list[Stage]:
         """What streaming runs one after the other: the convolutions and, for its overlap, the head look around."""
         size, hop = self.config.fft_size, self.config.hop
-        layers = (self.mix, *self.blocks)
+        *layers, norm = (beside(layer, self.config.width) for layer in (self.mix, *self.blocks, self.norm))
         return [
             Stage(stateless(lambda latents: self._spread(latents).transpose(1, 2)), hop=self.config.frames_per_code),
-            *(Stage(stateless(self._beside(layer)), kept=KERNEL - 1, late=KERNEL // 2) for layer in layers),
-            Stage(lambda x, state: self.head.carried(self._beside(self.norm)(x).transpose(1, 2), state)),
+            *(Stage(stateless(layer), kept=KERNEL - 1, late=KERNEL // 2) for layer in layers),
+            Stage(lambda x, state: self.head.carried(norm(x).transpose(1, 2), state)),
             Stage(stateless(self.head.refined), kept=2 * self.head.reach, late=self.head.reach),
             Stage(
                 stateless(self.head.waveform),
@@ -184,37 +203,9 @@ class ConvNeXtDecoder(nn.Module):
         return context(self.stages())
 
 
-class ConvNeXtBlock(nn.Module):
-    """Depthwise convolution over time, then two pointwise layers, [B, S, W] -> [B, S, W]."""
-
-    def __init__(self, config: ConvNeXtConfig) -> None:
-        super().__init__()
-        layers = config.encoder_layers + config.decoder_layers
-        self.depthwise = FrameConv(config.width, config.width, kernel=KERNEL, groups=config.width)
-        self.norm = nn.LayerNorm(config.width)
-        self.widen = nn.Linear(config.width, config.width * config.expansion)
-        self.narrow = nn.Linear(config.width * config.expansion, config.width)
-        self.scale = nn.Parameter(torch.full((config.width,), 1 / layers))
-
-    def forward(self, hidden: Tensor) -> Tensor:
-        update = self.narrow(F.gelu(self.widen(self.norm(self.depthwise(hidden)))))
-        return hidden + self.scale * update
-
-
-class FrameConv(nn.Conv1d):
-    """A convolution over frames of [B, S, W], in fp32.
-
-    bf16 autocast slows convolutions on CPUs manyfold, and these are a small share of the work: the pointwise layers are
-    linear and profit from it.
-    """
-
-    def __init__(self, channels_in: int, channels_out: int, kernel: int, groups: int = 1) -> None:
-        super().__init__(channels_in, channels_out, kernel, padding=kernel // 2, groups=groups)
-
-    def forward(self, frames: Tensor) -> Tensor:
-        kind = frames.device.type
-        with torch.autocast(kind, enabled=kind != "cpu" and torch.is_autocast_enabled(kind)):
-            return super().forward(frames.transpose(1, 2).to(self.weight.dtype)).transpose(1, 2)
+def _block(config: ConvNeXtConfig) -> ConvNeXtBlock:
+    layers = config.encoder_layers + config.decoder_layers
+    return ConvNeXtBlock(config.width, config.expansion * config.width, scale=1 / layers)
 
 
 QUIETEST = math.log(1e-3)
@@ -386,25 +377,3 @@ class FourierHead(nn.Module):
         margin = (size - hop) // 2
         both = both[:, margin : length - margin]
         return both[:-1] / both[-1:].clamp_min(1e-3)
-
-
-@torch.no_grad()
-def begin(encoder: ConvNeXtEncoder, decoder: ConvNeXtDecoder, audio: Tensor) -> None:
-    """Set the linear way to the principal components of the log magnitudes of audio [B, C, L], whole code frames.
-
-    Latents are scaled to a mean square of 1, the first component the largest.
-    """
-    if not encoder.config.linear:
-        raise ValueError("the codec has no linear way to begin with: set convnext.linear")
-    vectors = encoder.log_magnitudes(audio).flatten(0, 1).double()
-    if len(vectors) <= encoder.config.dim:
-        raise ValueError(f"{len(vectors)} frames do not say {encoder.config.dim} principal components: give more audio")
-    mean = vectors.mean(0)
-    variances, directions = torch.linalg.eigh(torch.cov((vectors - mean).T, correction=0))  # rising
-    kept = directions[:, -encoder.config.dim :].flip(1).T  # [D, N C F]
-    scale = variances[-encoder.config.dim :].mean().clamp_min(1e-12).sqrt()
-    encoder.linear.weight.copy_(kept / scale)
-    encoder.linear.bias.copy_(-kept @ mean / scale)
-    decoder.linear.weight.copy_(kept.T * scale)
-    # The mean log magnitude of a tone of that share beside weak noise is that of the tone.
-    decoder.linear.bias.copy_(mean - (F.logsigmoid(torch.tensor(MOSTLY_TONAL)) / 2 if encoder.config.noise else 0.0))

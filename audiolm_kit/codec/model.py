@@ -13,7 +13,7 @@ from einops import rearrange
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from audiolm_kit.codec import convnext
+from audiolm_kit.codec.beginning import begin_linear
 from audiolm_kit.codec.convnext import ConvNeXtConfig, ConvNeXtDecoder, ConvNeXtEncoder
 from audiolm_kit.codec.losses import energy_distance
 from audiolm_kit.codec.rvq import QuantizerConfig, ResidualQuantizer
@@ -184,7 +184,7 @@ class NeuralCodec(nn.Module):
             draws: with a decoder that adds noise, renditions of each item, their noise drawn afresh; 0: as ``decode``.
         """
         loudness = self._loudness(audio)
-        given = self._body_input(audio / loudness)
+        given = self.body_input(audio / loudness)
         latents = self.encoder(given)
         if quantize:
             levels = None if num_codebooks is None else self._levels(num_codebooks)
@@ -213,8 +213,8 @@ class NeuralCodec(nn.Module):
         """
         if not (isinstance(self.encoder, ConvNeXtEncoder) and isinstance(self.decoder, ConvNeXtDecoder)):
             raise ValueError(f"body {self.config.body} has no linear way: leave begin out")
-        given = self._body_input(audio / self._loudness(audio))
-        convnext.begin(self.encoder, self.decoder, given)
+        given = self.body_input(audio / self._loudness(audio))
+        begin_linear(self.encoder, self.decoder, given)
         with torch.no_grad():
             self.quantizer.begin(self.encoder(given))
 
@@ -236,14 +236,14 @@ class NeuralCodec(nn.Module):
         Raises:
             ValueError: as ``encode``.
         """
-        levels = self._checked(audio, num_codebooks) // self.config.parts
+        num_codebooks = self.checked(audio, num_codebooks)
         given, cut = self.scaled(audio), self.config.segments
         codes, scales = [], []
         for begin, end in [(0, audio.shape[-1])] if cut is None else cut.bounds(audio.shape[-1]):
             piece = given[..., begin:end]
             scales.append(self._loudness(piece))
-            codes.append(self.quantizer.encode(self.encoder(self._body_input(piece / scales[-1])), levels))
-        return Scaled(self._by_turns(torch.cat(codes, -1)), torch.cat(scales, -1)[:, 0])
+            codes.append(self.codes(self.encoder(self.body_input(piece / scales[-1])), num_codebooks))
+        return Scaled(torch.cat(codes, -1), torch.cat(scales, -1)[:, 0])
 
     def scaled(self, audio: Tensor) -> Tensor:
         """Each item [C, L] of a batch at the codec's own peak; near-silence is raised by at most 60 dB.
@@ -283,7 +283,24 @@ class NeuralCodec(nn.Module):
         ]
         return pieces[0] if cut is None else cut.joined(pieces)
 
-    # --- the two ends of the decoder, for those who run it themselves (codec.streaming) -------------------------------
+    # --- the ends of encoder and decoder, for those who run them themselves (codec.streaming) -------------------------
+
+    def checked(self, audio: Tensor, num_codebooks: int | None) -> int:
+        """How many codebooks to encode audio with, if that can be done."""
+        count = check_audio(self, audio, num_codebooks)
+        self._check_turns(count)
+        return count
+
+    def body_input(self, audio: Tensor) -> Tensor:
+        """[B, C, L] -> what the encoder reads: split channels as items of their own, and whole frames."""
+        audio = rearrange(audio, "b (p c) l -> (b p) c l", p=self.config.parts)
+        # SEANet pads inside its convolutions as the encodec package does, so its input stays as it is.
+        missing = 0 if self.config.body == "seanet" else -audio.shape[-1] % self.config.frame
+        return F.pad(audio, (0, missing))
+
+    def codes(self, latents: Tensor, num_codebooks: int) -> Tensor:
+        """What the encoder gives, [B, D, T] or [B * C, D, T] where channels are split -> codes [B, K', T]."""
+        return self._by_turns(self.quantizer.encode(latents, num_codebooks // self.config.parts))
 
     def check(self, codes: Tensor) -> None:
         """Refuse what cannot be decoded; no frames at all are fine.
@@ -308,25 +325,12 @@ class NeuralCodec(nn.Module):
 
     # --- inside -------------------------------------------------------------------------------------------------------
 
-    def _checked(self, audio: Tensor, num_codebooks: int | None) -> int:
-        """How many codebooks to encode audio with, if that can be done."""
-        count = check_audio(self, audio, num_codebooks)
-        self._check_turns(count)
-        return count
-
     def _loudness(self, audio: Tensor) -> Tensor:
         """What audio [B, C, L] is divided by before it is encoded, [B, 1, 1]: the root mean square of its channels'
         mean, or 1."""
         if not self.config.normalize:
             return audio.new_ones(len(audio), 1, 1)
         return 1e-8 + audio.mean(dim=1, keepdim=True).pow(2).mean(dim=2, keepdim=True).sqrt()
-
-    def _body_input(self, audio: Tensor) -> Tensor:
-        """[B, C, L] -> what the encoder reads: split channels as items of their own, and whole frames."""
-        audio = rearrange(audio, "b (p c) l -> (b p) c l", p=self.config.parts)
-        # SEANet pads inside its convolutions as the encodec package does, so its input stays as it is.
-        missing = 0 if self.config.body == "seanet" else -audio.shape[-1] % self.config.frame
-        return F.pad(audio, (0, missing))
 
     def _by_turns(self, codes: Tensor) -> Tensor:
         """The quantiser's codes [B, K, T] or, where channels are split, [B * C, K / C, T] -> [B, K, T]."""

@@ -98,9 +98,13 @@ class Codebook(nn.Module):
             Which partial sum each step goes on from and the code it takes, [N, beam] each.
         """
         with torch.autocast(residuals.device.type, enabled=False):  # as in encode
-            distances = self.embed.pow(2).sum(1) - 2 * residuals @ self.embed.t()  # [N, W, V]
+            flat = torch.addmm(self.embed.pow(2).sum(1), residuals.flatten(0, 1), self.embed.t(), alpha=-2)
+        if residuals.shape[1] == beam == 1:  # the first of the nearest, found sooner than by topk
+            chosen = flat.min(1, keepdim=True).indices
+            return torch.zeros_like(chosen), chosen
+        distances = flat.view(*residuals.shape[:2], -1)  # [N, W, V]
         if residuals.shape[1] > 1:  # |x|^2 matters only between partial sums
-            distances = distances + residuals.pow(2).sum(-1, keepdim=True)
+            distances += residuals.pow(2).sum(-1, keepdim=True)
         steps = distances.flatten(1).topk(beam, largest=False).indices
         return steps // len(self.embed), steps % len(self.embed)
 
@@ -227,6 +231,8 @@ class ResidualQuantizer(nn.Module):
 
 def _taken(sums: Tensor, parents: Tensor) -> Tensor:
     """The rows of [N, W, ...] that go on, [N, W']: [N, W', ...]."""
+    if sums.shape[1] == parents.shape[1] == 1:
+        return sums
     return sums.gather(1, parents[..., None].expand(-1, -1, sums.shape[2]))
 
 

@@ -6,14 +6,18 @@ Letters in shapes: B batch, C audio channels, L samples, T frames, D latent widt
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal, cast
+from weakref import WeakKeyDictionary
 
+import torch
 from einops import rearrange
 from torch import Tensor, nn
 from torch.nn.functional import pad
 from torch.nn.utils.parametrizations import weight_norm
 
+from audiolm_kit.codec.folded import Convolution, Flow, Layer, Memory, Padding, Transposed, Unit
 from audiolm_kit.codec.stage import Stage, State, context, stateless
 
 
@@ -94,7 +98,20 @@ class SEANetEncoder(nn.Module):
 
     def forward(self, audio: Tensor) -> Tensor:
         """[B, C, L] -> [B, D, T] with T = ceil(L / hop)."""
-        return self.layers(audio)
+        return _through(self, audio, PIECE)
+
+    def flow(self) -> Flow:
+        """The layers as they work through new sounds piece by piece, from samples to latents, for inference.
+
+        Raises:
+            ValueError: the network averages over all of time and can only work on a whole sound.
+        """
+        return _flow(self)
+
+    def train(self, mode: bool = True) -> SEANetEncoder:
+        """Folded weights are forgotten, since training may change the weights in ways that torch does not count."""
+        _FOLDED.pop(self, None)
+        return super().train(mode)
 
 
 class SEANetDecoder(nn.Module):
@@ -116,7 +133,16 @@ class SEANetDecoder(nn.Module):
 
     def forward(self, latents: Tensor) -> Tensor:
         """[B, D, T] -> [B, C, L] with L = T * hop."""
-        return self.layers(latents)
+        return _through(self, latents, max(1, PIECE // self.config.hop))
+
+    def flow(self) -> Flow:
+        """As `SEANetEncoder.flow`, from latents to samples."""
+        return _flow(self)
+
+    def train(self, mode: bool = True) -> SEANetDecoder:
+        """As `SEANetEncoder.train`."""
+        _FOLDED.pop(self, None)
+        return super().train(mode)
 
     def stages(self) -> list[Stage]:
         """The layers as streaming runs them, one after the other.
@@ -124,11 +150,7 @@ class SEANetDecoder(nn.Module):
         Raises:
             ValueError: the network averages over all of time and can only work on a whole sound.
         """
-        if self.config.norm == "time_group_norm":
-            raise ValueError(
-                "a codec with seanet norm time_group_norm averages over the whole sound and cannot decode piece by "
-                "piece: decode all codes at once, or train one with weight_norm"
-            )
+        _check_local(self.config)
         ours = (PaddedConv, Recurrence, Upsampling, Residual)
         return [layer.stage() if isinstance(layer, ours) else Stage(stateless(layer)) for layer in self.layers]
 
@@ -243,3 +265,84 @@ def padded(x: Tensor, left: int, right: int, mode: str) -> Tensor:
     missing = max(0, max(left, right) + 1 - x.shape[-1])
     mirrored = pad(pad(x, (0, missing)), (left, right), mode)
     return mirrored[..., : mirrored.shape[-1] - missing]
+
+
+# --- inference --------------------------------------------------------------------------------------------------------
+
+PIECE = 24000
+"""Samples of the pieces that a whole sound is worked through in: few enough that what they become stays in a cache."""
+_FOLDED: WeakKeyDictionary[nn.Module, tuple[object, list[Layer]]] = WeakKeyDictionary()
+"""The layers of networks that have run, with the state of the weights that they were folded from."""
+
+
+def can_fold(body: SEANetEncoder | SEANetDecoder) -> bool:
+    """Whether folded layers are the faster ones: in evaluation mode on a CPU, in full precision."""
+    weight = next(body.parameters())
+    whole = type(weight) is nn.Parameter  # and no part of one that other ranks have the rest of
+    suits = whole and weight.device.type == "cpu" and weight.dtype in (torch.float32, torch.float64)
+    return suits and not body.training and body.config.norm == "weight_norm"
+
+
+def _through(body: SEANetEncoder | SEANetDecoder, x: Tensor, size: int) -> Tensor:
+    """[B, W, n] through all layers; where it can be without gradients, through the folded ones, ``size`` at a time."""
+    alike = x.dtype == next(body.parameters()).dtype and x.device.type == "cpu" and len(x) > 0
+    if alike and can_fold(body) and not torch.is_grad_enabled() and not torch.is_autocast_enabled("cpu"):
+        flow = body.flow()
+        if x.shape[-1] >= flow.needed(1):
+            return flow.whole(x, size)
+    return body.layers(x)
+
+
+def _check_local(config: SEANetConfig) -> None:
+    """Refuse to work piece by piece where it cannot be done."""
+    if config.norm == "time_group_norm":
+        raise ValueError(
+            "a codec with seanet norm time_group_norm averages over the whole sound and cannot work piece by piece: "
+            "decode all codes at once, encode the whole sound, or train one with weight_norm"
+        )
+
+
+@torch.no_grad()
+def _flow(body: SEANetEncoder | SEANetDecoder) -> Flow:
+    _check_local(body.config)
+    weights = [*body.parameters()]
+    state = [(each.data_ptr(), 0 if each.is_inference() else each._version, each.dtype) for each in weights]
+    known = _FOLDED.get(body)
+    if known is None or known[0] != state:
+        known = _FOLDED[body] = state, list(_layers(body.layers))
+    return Flow(known[1])
+
+
+def _layers(layers: nn.Sequential) -> Iterator[Layer]:
+    """The folded layers; an ELU goes together with what stands behind it."""
+    alpha = None
+    for layer in layers:
+        if isinstance(layer, PaddedConv):
+            yield _convolution(layer, alpha)
+        elif isinstance(layer, Upsampling):
+            assert alpha is not None and isinstance(layer.upsample, nn.ConvTranspose1d)
+            conv = layer.upsample
+            yield Transposed(conv.weight, conv.bias, (layer.left, layer.right), alpha)
+        elif isinstance(layer, Residual):
+            yield _unit(layer)
+        elif isinstance(layer, Recurrence):
+            yield Memory(layer.lstm)
+        alpha = layer.alpha if isinstance(layer, nn.ELU) else None
+
+
+def _convolution(layer: PaddedConv, alpha: float | None) -> Convolution:
+    conv = cast(nn.Conv1d, layer.conv)
+    (kernel,), (dilation,) = conv.kernel_size, conv.dilation
+    span = (kernel - 1) * dilation + 1
+    padding = Padding(layer.left, layer.right, layer.stride, span, layer.mode == "reflect")
+    return Convolution(conv.weight, conv.bias, padding, dilation, alpha)
+
+
+def _unit(layer: Residual) -> Unit:
+    first = _convolution(cast(PaddedConv, layer.block[1]), cast(nn.ELU, layer.block[0]).alpha)
+    second = cast(nn.Conv1d, cast(PaddedConv, layer.block[3]).conv)
+    bias, shortcut = cast(Tensor, second.bias), None
+    if isinstance(layer.shortcut, PaddedConv):
+        beside = cast(nn.Conv1d, layer.shortcut.conv)
+        bias, shortcut = bias + cast(Tensor, beside.bias), beside.weight[..., 0].t().contiguous()
+    return Unit(first, second.weight[..., 0].t().contiguous(), bias, shortcut)

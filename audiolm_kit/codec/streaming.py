@@ -1,6 +1,6 @@
-"""Codes in as they come, audio out as soon as it is final: decoding at constant memory, the same however it is cut.
+"""Codes in as they come and audio out, or audio in and codes out: at constant memory, the same however it is cut.
 
-A sound goes through the decoder in pieces whose borders depend on their position alone, so that pushing frames one by
+A sound goes through the network in pieces whose borders depend on their position alone, so that pushing frames one by
 one runs the very same computations as pushing them all. Each stage keeps the frames that later pieces still depend on.
 B batch, C channels, K codebooks, D latent width, T frames, n frames of one push, m samples that come out.
 """
@@ -8,18 +8,22 @@ B batch, C channels, K codebooks, D latent width, T frames, n frames of one push
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 import torch
+from einops import rearrange
 from torch import Tensor
 
 from audiolm_kit.codec.foreign import ForeignCodec
+from audiolm_kit.codec.model import NeuralCodec
 from audiolm_kit.codec.opening import AnyCodec
-from audiolm_kit.codec.stage import Stage, State, context, first_piece
+from audiolm_kit.codec.passage import Folded, Joined, Part, Window, numbers, through
+from audiolm_kit.codec.seanet import SEANetDecoder, SEANetEncoder, can_fold
+from audiolm_kit.codec.stage import Stage, context, first_piece
 
 FIRST = 0.04
 """Seconds of the first pieces: short, so that sound begins soon."""
+MANY = 1000
+"""Frames, so many that a mirrored beginning no longer counts among what they need."""
 LONGEST = 1.0
 """Seconds of the longest pieces: long, so that the stages' borders, which are computed twice, weigh little."""
 
@@ -47,10 +51,13 @@ class StreamingDecoder:
     def __init__(self, codec: AnyCodec) -> None:
         self.codec = codec
         stages = _stages(codec)
-        self._windows = [_Window(stage) for stage in stages]
+        self._start = first_piece(stages)
+        self._parts: list[Part] = [Window(stage) for stage in stages]
+        if isinstance(codec, NeuralCodec) and isinstance(codec.decoder, SEANetDecoder) and can_fold(codec.decoder):
+            folded = Folded(codec.decoder)
+            self._start, self._parts = max(self._start, folded.start), [folded]
         self.look_ahead = context(stages)[1]
         """Frames that must be known beyond those that are decoded."""
-        self._start = first_piece(stages)
         self._taken = 0
         self._waiting: Tensor | None = None
         self._finished = False
@@ -58,8 +65,7 @@ class StreamingDecoder:
     @property
     def held(self) -> int:
         """Numbers in memory: codes that wait for their piece, and all that later samples still depend on."""
-        kept = [self._waiting, *(window.held for window in self._windows)]
-        return sum(tensor.numel() for tensor in kept if tensor is not None)
+        return numbers(self._waiting) + sum(part.held for part in self._parts)
 
     @torch.no_grad()
     def push(self, codes: Tensor) -> Tensor:
@@ -110,9 +116,7 @@ class StreamingDecoder:
         """A piece [B, K, n] through all stages: [B, C, m], or nothing where nothing is final yet."""
         self._taken += codes.shape[-1]
         frames = self.codec.latents(codes) if codes.shape[-1] else None
-        with _repeatable(codes.device):
-            for window in self._windows:
-                frames = window.push(frames, last)
+        frames = through(self._parts, frames, last, codes.device)
         return [] if frames is None else [self.codec.with_channels(frames) * self.codec.level]
 
     def _joined(self, audio: list[Tensor]) -> Tensor:
@@ -120,6 +124,125 @@ class StreamingDecoder:
         batch = 0 if self._waiting is None else len(self._waiting)
         nothing = next(self.codec.parameters()).new_zeros(batch, self.codec.channels, 0)
         return torch.cat(audio or [nothing], -1)
+
+
+class StreamingEncoder:
+    """Audio in as it comes, codes out as soon as they are final; the same codes however the audio is cut into pieces.
+
+    They are those of ``codec.encode``, but where two entries are equally near up to rounding. What comes out lags by
+    ``look_ahead`` samples and by those that do not fill a piece yet. Besides, a network that mirrors the beginning of
+    a sound must know some of it before its first code (see `SEANetConfig.pad_mode`). Memory is that of a piece.
+
+    Usage::
+
+        encoder = StreamingEncoder(codec)
+        for samples in microphone:              # [B, C, n] each, of any n
+            send(encoder.push(samples))
+        send(encoder.finish())
+
+    Raises:
+        ValueError: the codec can only encode whole sounds (one that scales them by their peak or loudness or cuts them
+            into segments, SEANet with time_group_norm, codecs of transformers), or ``num_codebooks`` is out of range.
+    """
+
+    def __init__(self, codec: AnyCodec, num_codebooks: int | None = None, seconds: float = FIRST) -> None:
+        """
+        Args:
+            num_codebooks: how many codes a frame is given; None for all.
+            seconds: of the pieces that audio is encoded in; longer ones lag more and take less work.
+        """
+        self.codec = _without_scales(codec)
+        one = next(self.codec.parameters()).new_zeros(1, self.codec.channels, 1)
+        self._count = self.codec.checked(one, num_codebooks)
+        self._parts, self.look_ahead, start = _encoding(self.codec)
+        frame = self.codec.config.frame
+        self._size = max(1, math.ceil(seconds * self.codec.frame_rate)) * frame
+        self._start = max(self._size, -(-start // frame) * frame)
+        self._waiting: Tensor | None = None
+        self._begun = self._finished = False
+
+    @property
+    def held(self) -> int:
+        """Numbers in memory: samples that wait for their piece, and all that later codes still depend on."""
+        return numbers(self._waiting) + sum(part.held for part in self._parts)
+
+    @torch.no_grad()
+    def push(self, audio: Tensor) -> Tensor:
+        """The next samples [B, C, n], n >= 0 -> the codes that are now final [B, K', m], m >= 0.
+
+        Raises:
+            ValueError: after ``finish``, another number of channels than the codec's, or another batch than before.
+        """
+        self._check_open()
+        wanted = ["B" if self._waiting is None else len(self._waiting), self.codec.channels, "n"]
+        if audio.dim() != 3 or audio.shape[1] != wanted[1] or wanted[0] not in ("B", len(audio)):
+            raise ValueError(
+                f"audio is of shape {list(audio.shape)}, wanted {wanted}: encode another batch with another "
+                "StreamingEncoder"
+            )
+        waiting = audio if self._waiting is None else torch.cat([self._waiting, audio], -1)
+        codes: list[Tensor] = []
+        while (size := self._size if self._begun else self._start) <= waiting.shape[-1]:
+            codes += self._encode(waiting[..., :size])
+            waiting = waiting[..., size:]
+        self._waiting = waiting.clone()
+        return self._joined(codes)
+
+    @torch.no_grad()
+    def finish(self) -> Tensor:
+        """What is left, [B, K', m], the last frame filled up as in ``codec.encode``; nothing can be pushed afterwards.
+
+        Raises:
+            ValueError: it has been called before.
+        """
+        self._check_open()
+        self._finished = True
+        return self._joined([] if self._waiting is None else self._encode(self._waiting, last=True))
+
+    def _check_open(self) -> None:
+        if self._finished:
+            raise ValueError("this StreamingEncoder is finished: make another one for another sound")
+
+    def _encode(self, audio: Tensor, last: bool = False) -> list[Tensor]:
+        """A piece [B, C, n], whole frames but for the last, through all parts: [B, K', m], or nothing."""
+        self._begun = True
+        given = self.codec.body_input(audio) if audio.shape[-1] else None
+        latents = through(self._parts, given, last, audio.device)
+        return [] if latents is None else [self.codec.codes(latents, self._count)]
+
+    def _joined(self, codes: list[Tensor]) -> Tensor:
+        """Pieces one after the other, [B, K', m]; m is 0 where there are none."""
+        batch = 0 if self._waiting is None else len(self._waiting)
+        device = next(self.codec.parameters()).device
+        return torch.cat(codes or [torch.zeros(batch, self._count, 0, dtype=torch.long, device=device)], -1)
+
+
+def _without_scales(codec: AnyCodec) -> NeuralCodec:
+    """The codec, if what it makes of a sound's beginning does not depend on the end."""
+    if isinstance(codec, ForeignCodec):
+        raise ValueError(f"a {codec.config.kind} of transformers cannot encode piece by piece: encode the whole sound")
+    about = codec.config
+    if about.segments is not None:
+        raise ValueError(
+            f"a codec of segments ({about.segment} s) cannot encode piece by piece: encode the whole sound"
+        )
+    if about.peak or about.normalize:
+        by = f"to a peak of {about.peak}" if about.peak else "by its loudness"
+        raise ValueError(f"a codec that scales each sound {by} has to hear all of it first: encode the whole sound")
+    return codec
+
+
+def _encoding(codec: NeuralCodec) -> tuple[list[Part], int, int]:
+    """An encoder's parts, the samples that it looks ahead, and those that a first piece must have."""
+    encoder = codec.encoder
+    if isinstance(encoder, SEANetEncoder):
+        folded = Folded(encoder)
+        return [folded], folded.flow.needed(MANY) - MANY * codec.config.frame, folded.start
+    stages, hop = encoder.stages(), encoder.config.hop
+    parts: list[Part] = [Joined(lambda audio: rearrange(audio, "b c (s n) -> b (c n) s", n=hop), hop)]
+    parts += [Window(stage) for stage in stages]
+    parts.append(Joined(encoder.leaves, encoder.config.frames_per_code))
+    return parts, context(stages)[1] * hop, 1
 
 
 def _stages(codec: AnyCodec) -> list[Stage]:
@@ -130,29 +253,6 @@ def _stages(codec: AnyCodec) -> list[Stage]:
             f"a codec of segments ({codec.config.segment} s) cannot decode piece by piece: decode all codes at once"
         )
     return codec.decoder.stages()
-
-
-class _Window:
-    """One stage at work: the frames that it still needs, and its state."""
-
-    def __init__(self, stage: Stage) -> None:
-        self.stage = stage
-        self.held: Tensor | None = None
-        self.state: State = None
-
-    def push(self, new: Tensor | None, last: bool) -> Tensor | None:
-        """The next inputs [B, W, n] -> the outputs that they make final [B, W', m], or None."""
-        given = [each for each in (self.held, new) if each is not None]
-        if not given:
-            return None
-        stage, frames, made = self.stage, torch.cat(given, -1), None
-        out = 0 if self.held is None else max(0, self.held.shape[-1] * stage.hop - stage.late)
-        final = frames.shape[-1] * stage.hop - (0 if last else stage.late)
-        if final > out:
-            made, self.state = stage.network(frames, self.state)
-            made = made[..., out:final]
-        self.held = frames[..., max(0, frames.shape[-1] - stage.kept) :].clone()
-        return made
 
 
 def decode(codec: AnyCodec, codes: Tensor) -> Tensor:
@@ -167,18 +267,3 @@ def decode(codec: AnyCodec, codes: Tensor) -> Tensor:
         return codec.decode(codes)
     decoder = StreamingDecoder(codec)
     return torch.cat([decoder.push(codes), decoder.finish()], -1)
-
-
-@contextmanager
-def _repeatable(device: torch.device) -> Iterator[None]:
-    """cuDNN chooses algorithms that give the same bits each time; elsewhere they all do."""
-    if device.type != "cuda":
-        yield
-        return
-    cudnn = torch.backends.cudnn
-    before = cudnn.benchmark, cudnn.deterministic
-    cudnn.benchmark, cudnn.deterministic = False, True
-    try:
-        yield
-    finally:
-        cudnn.benchmark, cudnn.deterministic = before

@@ -242,15 +242,17 @@ def _encode_group(
     rows: list[TokenRow] = []
     skipped: list[Skipped] = []
     clips: list[_Clip] = []
+    held, recordings = 0, _Recordings(codec)
     for job in jobs:
         try:
-            clips.append(_prepare(codec, job, options))
+            clips.append(_prepare(recordings, job, options))
+            held += clips[-1].audio.numel()
         except (OSError, ValueError) as error:
             mixed = f"mixed with {_relative(job.partner.path, root)}: " if job.partner else ""
             skipped.append(Skipped(_relative(job.row.path, root), mixed + str(error).replace("\n", " ")))
-        if sum(clip.audio.numel() for clip in clips) > HELD_SAMPLES:
+        if held > HELD_SAMPLES:
             rows += _encode(codec, clips, root, options)
-            clips = []
+            clips, held = [], 0
     return rows + _encode(codec, clips, root, options), skipped
 
 
@@ -264,35 +266,45 @@ def _encode(codec: AudioTokenizer, clips: list[_Clip], root: Path, options: Toke
     return [_row(clip, codes[place], root, options.mix_joiner) for place, clip in enumerate(clips)]
 
 
-def _prepare(codec: AudioTokenizer, job: _Job, options: TokenizeOptions) -> _Clip:
+class _Recordings:
+    """Clips as the codec takes them; the last one stays, since its variations follow one another."""
+
+    def __init__(self, codec: AudioTokenizer) -> None:
+        self.sample_rate, self.channels = codec.sample_rate, codec.channels
+        self.frame = round(codec.sample_rate / codec.frame_rate)
+        self._last: tuple[Row, Sound] | None = None
+
+    def varied(self, row: Row, drawn: tuple[int, int, int]) -> Sound:
+        """A clip in the variation of (seed, row, variant)."""
+        return vary(self._read(row), draw_variation(*drawn, self.sample_rate, self.frame))
+
+    def _read(self, row: Row) -> Sound:
+        if self._last is None or self._last[0] is not row:
+            sound = sounds.fit(sounds.read(row.path, row.start, row.duration), self.sample_rate, self.channels)
+            sounds.checked(sound.samples, row.path)
+            self._last = row, sound
+        return self._last[1]
+
+
+def _prepare(recordings: _Recordings, job: _Job, options: TokenizeOptions) -> _Clip:
     """Read, fit, vary, mix and pad one clip.
 
     It ends on a whole frame, so clips of equally many frames make a batch without padding each other: a padded batch
     would change the codes of the short ones.
     """
-    frame = round(codec.sample_rate / codec.frame_rate)
+    rate, frame = recordings.sample_rate, recordings.frame
     if job.mix is None or job.partner is None:
-        sound = _varied(codec, job.row, (options.seed, job.number, job.variant))
+        sound = recordings.varied(job.row, (options.seed, job.number, job.variant))
     else:
         one, other = job.mix.variants
         sound = mix(
-            _varied(codec, job.row, (options.seed, job.number, one)),
-            _varied(codec, job.partner, (options.seed, job.mix.partner, other)),
+            recordings.varied(job.row, (options.seed, job.number, one)),
+            recordings.varied(job.partner, (options.seed, job.mix.partner, other)),
             job.mix,
             options.mixing,
         )
-    length = max(sound.samples.shape[1], round(options.pad * codec.sample_rate))
-    return _Clip(
-        job, pad_end(sound.samples, math.ceil(length / frame) * frame), sound.samples.shape[1] / codec.sample_rate
-    )
-
-
-def _varied(codec: AudioTokenizer, row: Row, drawn: tuple[int, int, int]) -> Sound:
-    """A clip as the codec takes it, in the variation of (seed, row, variant)."""
-    sound = sounds.fit(sounds.read(row.path, row.start, row.duration), codec.sample_rate, codec.channels)
-    sounds.checked(sound.samples, row.path)
-    frame = round(codec.sample_rate / codec.frame_rate)
-    return vary(sound, draw_variation(*drawn, codec.sample_rate, frame))
+    length = max(sound.samples.shape[1], round(options.pad * rate))
+    return _Clip(job, pad_end(sound.samples, math.ceil(length / frame) * frame), sound.samples.shape[1] / rate)
 
 
 def _equal_lengths(clips: list[_Clip], batch_size: int) -> Iterator[list[int]]:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from audiolm_kit.codec.convnext import ConvNeXtConfig
 from audiolm_kit.codec.model import CodecConfig, NeuralCodec
+from audiolm_kit.codec.passage import Window
 from audiolm_kit.codec.rvq import QuantizerConfig
 from audiolm_kit.codec.seanet import SEANetConfig
 from audiolm_kit.codec.streaming import StreamingDecoder, decode
@@ -235,7 +236,7 @@ def test_ten_minutes_stream_in_the_memory_of_a_second(name: str, seconds: int) -
 def test_a_long_push_is_not_kept() -> None:
     decoder = StreamingDecoder(codec(CONVNEXT))
     decoder.push(random_codes(decoder.codec, 500))
-    kept = [decoder._waiting, *(window.held for window in decoder._windows)]
+    kept = [decoder._waiting, *(part.frames for part in decoder._parts if isinstance(part, Window))]
     assert all(each is not None and each.untyped_storage().nbytes() < 3_000 for each in kept)
 
 

@@ -120,6 +120,15 @@ def test_variants_differ_from_the_clip_yet_depend_on_nothing_but_seed_row_and_va
     assert other[1].codes.tolist() != rows[1].codes.tolist()
 
 
+def test_a_clip_is_read_once_for_all_its_variants(
+    manifest: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read, paths = sounds.read, []  # type: ignore[var-annotated]
+    monkeypatch.setattr(sounds, "read", lambda path, *place: paths.append(path) or read(path, *place))
+    assert len(run(manifest, tmp_path / "tokens", TokenizeOptions(variants=3))) == 3 * len(LENGTHS)
+    assert len(paths) == len(set(paths)) == len(LENGTHS)
+
+
 def test_a_killed_run_goes_on_where_it_was(manifest: Path, tmp_path: Path) -> None:
     class Dying(ClipCodec):
         def encode(self, audio: Tensor) -> Tensor:
