@@ -22,8 +22,9 @@ from audiolm_kit.audio import Sound
 from audiolm_kit.data.augment import VariationRanges, draw_variation, vary
 from audiolm_kit.data.manifest import Row, training_rows
 from audiolm_kit.data.mixing import Mix, Mixing, Partners, draw_mix, is_mixed, is_silent, mix, mixed_row
-from audiolm_kit.data.modules import Numbered, Recordings, TokenBatch, TokenSource, row_of_place
+from audiolm_kit.data.modules import Numbered, Recordings, TokenBatch, TokenSource
 from audiolm_kit.data.shards import TokenFormat
+from audiolm_kit.data.walk import row_of_place
 from audiolm_kit.protocols import Codec
 
 _CROP = 3  # behind (seed, row, number), as in mixing.py

@@ -5,20 +5,20 @@ B batch, C channels, L samples, K codebooks, T frames.
 
 from __future__ import annotations
 
-import functools
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 import pytorch_lightning as pl
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, IterableDataset, get_worker_info
+from torch.utils.data import DataLoader, Dataset
 
 from audiolm_kit import audio as sounds
 from audiolm_kit.data.manifest import Row, training_rows
 from audiolm_kit.data.shards import Shards, TokenFormat, TokenRow, open_shards
+from audiolm_kit.data.walk import LikeLengths, Steps, TimedLoader, places_of_step, row_of_place
 from audiolm_kit.protocols import Codec
 
 
@@ -30,39 +30,6 @@ class SoundBatch(NamedTuple):
 
 
 # --- batches by step --------------------------------------------------------------------------------------------------
-
-
-class Steps(IterableDataset[Any]):
-    """An endless stream ``make(start), make(start + 1), ...``, in this order for any number of loader workers."""
-
-    def __init__(self, make: Callable[[int], Any], start: int = 0) -> None:
-        self.make, self.start = make, start
-
-    def __iter__(self) -> Iterator[Any]:
-        worker = get_worker_info()
-        # The loader takes from its workers in turn, so worker w makes every W-th step.
-        offset, stride = (0, 1) if worker is None else (worker.id, worker.num_workers)
-        step = self.start + offset
-        while True:
-            yield self.make(step)
-            step += stride
-
-
-def places_of_step(step: int, batch_size: int, rank: int = 0, ranks: int = 1) -> range:
-    """Where batch ``step`` of ``rank`` stands in the endless walk over shuffled epochs."""
-    first = (step * ranks + rank) * batch_size
-    return range(first, first + batch_size)
-
-
-def row_of_place(place: int, num_rows: int, seed: int) -> int:
-    """The row at one place of the walk: each epoch is a permutation of its own, every row comes once in it."""
-    epoch, position = divmod(place, num_rows)
-    return int(_permutation(num_rows, seed, epoch)[position])
-
-
-@functools.lru_cache(maxsize=4)
-def _permutation(num_rows: int, seed: int, epoch: int) -> np.ndarray:
-    return np.random.default_rng((seed, epoch)).permutation(num_rows)
 
 
 class _Rank(NamedTuple):
@@ -92,11 +59,14 @@ class SteppedData(pl.LightningDataModule):
         """The training batch of a step, on this rank."""
         raise ValueError(f"{type(self).__name__} makes no training batches: override make_batch")
 
-    def places(self, step: int) -> range:
+    def places(self, step: int) -> Sequence[int]:
         """The places of this rank's batch in the walk over the rows."""
+        return places_of_step(step, self.batch_size, *self._rank())
+
+    def _rank(self) -> tuple[int, int]:
+        """Which rank this is, of how many."""
         trainer = self.trainer
-        rank, ranks = (trainer.global_rank, trainer.world_size) if trainer is not None else (0, 1)
-        return places_of_step(step, self.batch_size, rank, ranks)
+        return (trainer.global_rank, trainer.world_size) if trainer is not None else (0, 1)
 
     def train_dataloader(self) -> DataLoader[Any]:
         """The stream of batches from the step that the task has reached."""
@@ -104,7 +74,7 @@ class SteppedData(pl.LightningDataModule):
         warnings.filterwarnings("ignore", message="You're resuming from a checkpoint that ended before the epoch")
         task = self.trainer.lightning_module if self.trainer is not None else None
         steps = Steps(self.make_batch, start=getattr(task, "batches_seen", 0))
-        return DataLoader(
+        return TimedLoader(
             steps,
             batch_size=None,
             num_workers=self.num_workers,
@@ -250,6 +220,9 @@ class TokenData(TokenSource):
         shards: one folder of shards, or several of one codec.
         frames: the length of a window; longer rows give one from a random place, shorter rows are masked at the end.
         valid_shards: a folder that is never trained on; each of its rows is taken once, from its start.
+        like_lengths: batches of windows of like lengths, as long as the longest of them: so many steps are sorted
+            together, 50 leave little padding (0: batches as the rows come, all as long as ``frames``). The same windows
+            in each pool of steps, in other company; short ones then weigh more, as a batch is a batch.
     """
 
     def __init__(
@@ -260,19 +233,27 @@ class TokenData(TokenSource):
         valid_shards: str | None = None,
         seed: int = 0,
         num_workers: int = 0,
+        like_lengths: int = 0,
     ) -> None:
         super().__init__(batch_size, seed, num_workers)
         if frames < 1:
             raise ValueError(f"frames is {frames}, wanted at least 1")
+        if like_lengths < 0:
+            raise ValueError(f"like_lengths is {like_lengths}, wanted a number of steps, or 0")
         self.shards, self.frames, self.valid_shards = shards, frames, valid_shards
         self.rows: Shards | None = None
         self.valid_rows: Shards | None = None
+        self.like_lengths = like_lengths
+        self._walk: LikeLengths | None = None
 
     def setup(self, stage: str) -> None:
         """Open the shards; training and validation must be of one codec."""
         self.rows = open_shards(self.shards)
         if self.valid_shards is not None:
             self.valid_rows = open_shards(self.valid_shards, self.rows.format.fingerprint)
+        if self.like_lengths:
+            lengths = self.rows.num_frames.clamp(max=self.frames).numpy()
+            self._walk = LikeLengths(lengths, self.like_lengths, self.seed)
 
     @property
     def format(self) -> TokenFormat:
@@ -284,6 +265,12 @@ class TokenData(TokenSource):
         """The captions of all training rows."""
         return self._opened().texts
 
+    def places(self, step: int) -> Sequence[int]:
+        """The places of this rank's batch; of windows of like lengths where that is asked for."""
+        if self._walk is None:
+            return super().places(step)
+        return self._walk.places_of_step(step, self.batch_size, *self._rank())
+
     def make_batch(self, step: int) -> TokenBatch:
         """Windows of the step's rows, each from its own place, drawn from (seed, place)."""
         rows = self._opened()
@@ -292,7 +279,7 @@ class TokenData(TokenSource):
             row = rows[row_of_place(place, len(rows), self.seed)]
             draw = np.random.default_rng((self.seed, 2, place))
             items.append((row, int(draw.integers(0, max(0, row.codes.shape[1] - self.frames) + 1))))
-        return self._collate(items)
+        return self._collate(items, tight=self.like_lengths > 0)
 
     def val_dataloader(self) -> DataLoader[Any] | list[Any]:
         """Every row of ``valid_shards``, from its start, always in the same batches; none without ``valid_shards``."""
@@ -305,14 +292,15 @@ class TokenData(TokenSource):
         assert self.valid_rows is not None
         first = number * self.batch_size
         last = min(first + self.batch_size, len(self.valid_rows))
-        return self._collate([(self.valid_rows[index], 0) for index in range(first, last)])
+        return self._collate([(self.valid_rows[index], 0) for index in range(first, last)], tight=True)
 
-    def _collate(self, items: list[tuple[TokenRow, int]]) -> TokenBatch:
-        """Cut each row at its start and mask what is missing at its end."""
+    def _collate(self, items: list[tuple[TokenRow, int]], tight: bool) -> TokenBatch:
+        """Cut each row at its start and mask what is missing at its end: up to ``frames``, or tight to the longest."""
         windows = [row.codes[:, start : start + self.frames] for row, start in items]
-        codes = torch.stack([torch.nn.functional.pad(window, (0, self.frames - window.shape[1])) for window in windows])
         lengths = torch.tensor([window.shape[1] for window in windows])
-        return TokenBatch(codes, torch.arange(self.frames) < lengths[:, None], [row.text for row, _ in items])
+        num_frames = int(lengths.max()) if tight else self.frames
+        codes = torch.stack([torch.nn.functional.pad(window, (0, num_frames - window.shape[1])) for window in windows])
+        return TokenBatch(codes, torch.arange(num_frames) < lengths[:, None], [row.text for row, _ in items])
 
     def _opened(self) -> Shards:
         if self.rows is None:

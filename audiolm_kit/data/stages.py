@@ -15,9 +15,10 @@ from torch import Tensor
 from torch.nn.functional import pad
 from torch.utils.data import DataLoader
 
-from audiolm_kit.data.modules import Numbered, TokenBatch, TokenSource, row_of_place
+from audiolm_kit.data.modules import Numbered, TokenBatch, TokenSource
 from audiolm_kit.data.pairs import Folders, Pairs, joined
 from audiolm_kit.data.shards import TokenFormat, TokenRow, open_shards
+from audiolm_kit.data.walk import row_of_place
 from audiolm_kit.repeats import deduplicate
 from audiolm_kit.stages import Stage, StageName
 

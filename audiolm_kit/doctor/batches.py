@@ -16,7 +16,7 @@ from audiolm_kit import audio
 from audiolm_kit.conditioning import TextInput
 from audiolm_kit.doctor.checkpoints import Model, Patient, place_of
 from audiolm_kit.doctor.sounds import Clip
-from audiolm_kit.lm.model import StreamLM, codebook_losses
+from audiolm_kit.lm.model import StreamLM
 from audiolm_kit.protocols import AudioTokenizer
 from audiolm_kit.repeats import deduplicate
 from audiolm_kit.stages import Source, Stage
@@ -57,8 +57,7 @@ def batch_of(patient: Patient, model: Model, clips: list[Clip]) -> Batch:
 def loss_of(lm: StreamLM, batch: Batch) -> Tensor:
     """Cross-entropy in nats, mean over codebooks, as in training, with every caption."""
     context = None if batch.text is None else lm.condition(batch.text)
-    given = batch.codes.masked_fill(~batch.mask[:, None], lm.special)
-    return codebook_losses(lm(given, context, batch.prefix), batch.codes, batch.mask).mean()
+    return lm.loss(batch.codes, batch.mask, context, batch.prefix)
 
 
 def _piece(patient: Patient, stage: Stage | None, clip: Clip) -> tuple[Tensor, Tensor | None]:

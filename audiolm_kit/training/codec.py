@@ -24,8 +24,9 @@ from audiolm_kit.codec.losses import (
 )
 from audiolm_kit.codec.model import CodecConfig, NeuralCodec
 from audiolm_kit.data.modules import AudioData, SoundBatch
-from audiolm_kit.training.optim import WarmupConstant
+from audiolm_kit.training.optim import WarmupConstant, fused
 from audiolm_kit.training.task import Task
+from audiolm_kit.training.throughput import Work
 
 DEFAULT_WEIGHTS = {"mel": 2.0, "wave": 0.1, "adversarial": 4.0, "feature": 4.0}
 
@@ -148,6 +149,10 @@ class CodecTask(Task):
             distance = self.mel_loss(made.audio, batch.audio)
             self.log(f"valid/{name}", distance, batch_size=len(batch.audio), prog_bar=True, sync_dist=True)
 
+    def work(self, batch: SoundBatch) -> Work:
+        """Seconds of sound."""
+        return Work({"sound_seconds": batch.audio.shape[0] * batch.audio.shape[-1] / self.codec.sample_rate})
+
     def _losses(self, made: Tensor, real: Tensor, adversarial: bool) -> dict[str, Tensor]:
         """The losses by name, each a function of the decoder's output, of one rendition or two."""
         distances: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
@@ -199,7 +204,7 @@ class CodecTask(Task):
         if self.frozen_codes:
             self.codec.encoder.requires_grad_(False)
         learning = (self.codec.decoder if self.frozen_codes else self.codec, self.discriminator)
-        optimizers = [self.make_optimizer(part.parameters()) for part in learning]
+        optimizers = [fused(self.make_optimizer(part.parameters())) for part in learning]
         return optimizers, [self.make_scheduler(optimizer) for optimizer in optimizers]
 
     def save_checkpoint_folder(self, folder: str) -> None:

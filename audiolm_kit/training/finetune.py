@@ -41,6 +41,7 @@ class FineTuneTask(LMTask):
         gradient_checkpointing: keep less for the way back and compute it again: see ``Transformer.checkpointing``.
         text_cache: folder that keeps what a T5 has read, so that each caption is read once; empty for none.
         adapters: folder that the adapters alone are written to whenever the model is exported; empty for none.
+        compile: let torch.compile make the transformer's kernels, as in LMTask.
     """
 
     def __init__(
@@ -55,6 +56,7 @@ class FineTuneTask(LMTask):
         export: str = "",
         export_every: int = 0,
         adapters: str = "",
+        compile: bool = False,  # noqa: A002  the recipe's word
     ) -> None:
         folder = hub.checkpoint(base)
         found = _stage_of(folder)
@@ -62,7 +64,7 @@ class FineTuneTask(LMTask):
         trained = checkpoint.load(StreamLM, folder / "lm")
         tokenizers = [str(folder / name) for name in ("codec", "semantic")]
         training = (context_dropout, optimizer, scheduler, gradient_checkpointing, text_cache, export, export_every)
-        super().__init__(trained.config, tokenizers[0], *training, semantic=tokenizers[1])
+        super().__init__(trained.config, tokenizers[0], *training, semantic=tokenizers[1], compile=compile)
         self.base, self.lora, self.adapters = folder, lora, adapters
         self.base_stage, self.base_fingerprint = found, checkpoint.fingerprint(trained)
         self.lm.load_state_dict(trained.state_dict(), assign=True)

@@ -28,14 +28,17 @@ from audiolm_kit.conditioning import (
     text_folders,
 )
 from audiolm_kit.data.modules import TokenBatch, TokenSource
-from audiolm_kit.lm.model import LMConfig, StreamLM, codebook_losses
+from audiolm_kit.lm.model import LMConfig, StreamLM
 from audiolm_kit.protocols import Codec
 from audiolm_kit.stages import Source, Stage
 from audiolm_kit.text import Vocabulary, train
-from audiolm_kit.training.optim import WarmupConstant, parameter_groups
+from audiolm_kit.training.compiling import check_compiler
+from audiolm_kit.training.flops import lm_flops
+from audiolm_kit.training.optim import WarmupConstant, fused, parameter_groups
 from audiolm_kit.training.sharding import gathered, is_sharded, shard
 from audiolm_kit.training.stages import Tokenizer, check_agreement, open_tokenizers, stage_of
 from audiolm_kit.training.task import Task
+from audiolm_kit.training.throughput import Work
 from audiolm_kit.transformer import CrossAttention, FeedForward, SelfAttention
 
 KIND = "AudioGen"
@@ -59,6 +62,8 @@ class LMTask(Task):
         gradient_checkpointing: keep less for the way back and compute it again: see ``Transformer.checkpointing``.
         text_cache: folder that keeps what a T5 has read, so that each caption is read once; empty for none.
         semantic: folder of the semantic tokenizer, as ``codec``, for the stages that learn its codes or stand on them.
+        compile: let torch.compile make the transformer's kernels: a slow start, then faster steps. Checkpoints and
+            exports are the same.
     """
 
     def __init__(
@@ -73,6 +78,7 @@ class LMTask(Task):
         export: str = "",
         export_every: int = 0,
         semantic: str = "",
+        compile: bool = False,  # noqa: A002  the recipe's word
     ) -> None:
         super().__init__(export, export_every)
         if not 0 <= context_dropout <= 1:
@@ -84,7 +90,7 @@ class LMTask(Task):
         self.context_dropout = context_dropout
         self.make_optimizer, self.make_scheduler = optimizer, scheduler
         self.folders: dict[Source, str] = {"codec": codec, "semantic": semantic}
-        self.text_cache = text_cache or None
+        self.text_cache, self.compiled = text_cache or None, compile
         # In a dict: neither trained nor moved nor saved with the run, yet safe from changes to their folders meanwhile.
         self._tokenizers: dict[Source, Tokenizer] = {}
         self._stage: Stage | None = None
@@ -115,6 +121,9 @@ class LMTask(Task):
             self.conditioner = self.make_conditioner(text, data.texts)
         if text.kind == "labels" or self.text_cache is not None:
             self._read_all(data.texts)
+        if self.compiled:
+            check_compiler(self.trainer.strategy.root_device)
+            self.lm.transformer.compile()  # in place: no name of a weight changes
 
     def make_conditioner(self, config: TextConfig, texts: list[str]) -> TextConditioner:
         """What reads the captions, a vocabulary for these among it where the model takes one."""
@@ -145,27 +154,26 @@ class LMTask(Task):
         context = self._context(batch)
         if context is not None:
             context = drop(context, self.context_dropout)
-        logits = self.lm(self._given(batch), context, batch.prefix)
-        loss = codebook_losses(logits, batch.codes, batch.mask).mean()
+        loss = self.lm.loss(batch.codes, batch.mask, context, batch.prefix)
         self.log("train/loss", loss, prog_bar=True, batch_size=len(batch.codes))
         self.count_batch()
         return loss
 
     def validation_step(self, batch: TokenBatch, batch_idx: int) -> None:
         """Loss and accuracy of each codebook; batches weigh by their frames."""
-        logits = self.lm(self._given(batch), self._context(batch), batch.prefix)
-        losses = codebook_losses(logits, batch.codes, batch.mask)
-        right = (logits.argmax(-1) == batch.codes) & batch.mask[:, None]
+        told = self.lm.told(batch.codes, batch.mask, self._context(batch), batch.prefix)
         frames = batch.mask.sum()
-        values = {"valid/loss": losses.mean()}
-        for k, (loss, hits) in enumerate(zip(losses, right.sum((0, 2)), strict=True)):
+        values = {"valid/loss": told.losses.mean()}
+        for k, (loss, hits) in enumerate(zip(told.losses, told.right, strict=True)):
             values |= {f"valid/loss_{k}": loss, f"valid/accuracy_{k}": hits / frames}
         for name, value in values.items():
             self.log(name, value, prog_bar=name == "valid/loss", batch_size=int(frames), sync_dist=True)
 
-    def _given(self, batch: TokenBatch) -> Tensor:
-        """The codes to read, [B, K, T]: where a sound has ended they are special, as generation shows them."""
-        return batch.codes.masked_fill(~batch.mask[:, None], self.lm.special)
+    def work(self, batch: TokenBatch) -> Work:
+        """The frames and codes that are learned of a batch, and the operations that reading all of it takes."""
+        num_frames, padding = batch.mask.sum(), 1 - batch.mask.float().mean()
+        units = {"frames": num_frames, "codes": num_frames * batch.codes.shape[1]}
+        return Work(units, padding, lm_flops(self.lm, batch.codes.shape, batch.prefix))
 
     def _context(self, batch: TokenBatch) -> Context | None:
         if self.lm.config.text.kind == "none":
@@ -176,7 +184,7 @@ class LMTask(Task):
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """One optimizer, its schedule moved on once a step."""
-        optimizer = self.make_optimizer(parameter_groups(self.lm))
+        optimizer = fused(self.make_optimizer(parameter_groups(self.lm)))
         scheduler = self.make_scheduler(optimizer)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
@@ -199,7 +207,8 @@ class LMTask(Task):
         """Each attention and feed-forward by itself, the rest together; the conditioner is whole on every rank."""
         units = [module for module in self.lm.modules() if isinstance(module, MATRICES)]
         shard(self.lm, units, mesh, dtype)
-        register_fsdp_forward_method(self.lm, "condition")  # it reads weights too
+        for method in ("condition", "loss", "told"):  # they read weights too
+            register_fsdp_forward_method(self.lm, method)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep the text vocabulary too: the weights mean nothing without it."""

@@ -6,8 +6,11 @@ import math
 from typing import Any
 
 from torch import Tensor, nn
-from torch.optim import Optimizer
+from torch.optim import Adam, AdamW, Optimizer
 from torch.optim.lr_scheduler import LRScheduler
+
+FUSED_ON = ("cpu", "cuda")
+"""Devices whose Adam torch can do in one pass over weights, gradients and averages."""
 
 
 class WarmupConstant(LRScheduler):
@@ -84,3 +87,20 @@ def parameter_groups(model: nn.Module) -> list[dict[str, Any]]:
     plain = [parameter for parameter in trained if parameter.ndim < 2 or id(parameter) in spared]
     groups: list[dict[str, Any]] = [{"params": decayed}, {"params": plain, "weight_decay": 0.0}]
     return [group for group in groups if group["params"]]
+
+
+def fused(optimizer: Optimizer) -> Optimizer:
+    """Let Adam and AdamW change all weights in one pass over memory, unless their recipe says how they shall do it.
+
+    The same results but for rounding. A run's checkpoint keeps the choice: one that was begun without goes on without.
+    (Set here and not in the constructor, which would have the optimizer undo loss scaling, and Lightning then refuse to
+    clip gradients.)
+    """
+    devices = {weight.device.type for group in optimizer.param_groups for weight in group["params"]}
+    choices = [group.get(name) for group in optimizer.param_groups for name in ("fused", "foreach")]
+    others = [group.get(name) for group in optimizer.param_groups for name in ("capturable", "differentiable")]
+    unsaid = all(choice is None for choice in choices) and not any(others)
+    if type(optimizer) in (Adam, AdamW) and devices <= set(FUSED_ON) and unsaid:
+        for options in (optimizer.defaults, *optimizer.param_groups):
+            options["fused"] = True
+    return optimizer

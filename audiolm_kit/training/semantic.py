@@ -14,8 +14,9 @@ from audiolm_kit import checkpoint
 from audiolm_kit.data.modules import AudioData, SoundBatch
 from audiolm_kit.semantic.masked import MaskedConfig, MaskedLoss, MaskedModel, masked_loss, span_mask
 from audiolm_kit.semantic.tokenizer import SemanticTokenizer
-from audiolm_kit.training.optim import WarmupConstant, parameter_groups
+from audiolm_kit.training.optim import WarmupConstant, fused, parameter_groups
 from audiolm_kit.training.task import Task
+from audiolm_kit.training.throughput import Work
 
 
 class MaskedTask(Task):
@@ -111,6 +112,10 @@ class MaskedTask(Task):
         for name, value in (("valid/loss", made.loss), ("valid/accuracy", made.accuracy)):
             self.log(name, value, prog_bar=True, batch_size=len(batch.audio), sync_dist=True)
 
+    def work(self, batch: SoundBatch) -> Work:
+        """Seconds of sound."""
+        return Work({"sound_seconds": batch.audio.shape[0] * batch.audio.shape[-1] / self.masked.config.sample_rate})
+
     def _loss(self, batch: SoundBatch, generator: torch.Generator | None = None) -> MaskedLoss:
         targets = self._codes(batch.audio)
         batch_size, frames = targets.shape
@@ -125,7 +130,7 @@ class MaskedTask(Task):
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """One optimizer, its schedule moved on once a step."""
-        optimizer = self.make_optimizer(parameter_groups(self.masked))
+        optimizer = fused(self.make_optimizer(parameter_groups(self.masked)))
         scheduler = self.make_scheduler(optimizer)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 

@@ -16,6 +16,7 @@ from audiolm_kit.checkpoint import refuse_foreign
 from audiolm_kit.training.averaging import MovingAverage
 from audiolm_kit.training.record import metrics_of, write_record
 from audiolm_kit.training.sharding import NAME as SHARDED
+from audiolm_kit.training.throughput import Throughput, Work
 
 
 class Task(pl.LightningModule):
@@ -57,6 +58,15 @@ class Task(pl.LightningModule):
         """Called on every rank, where weights may have to be gathered; the first one writes."""
         if self.trainer.is_global_zero:
             self.save_checkpoint_folder(folder)
+
+    def work(self, batch: Any) -> Work | None:
+        """What there is to do in a training batch, for the log's ``speed/``; None: nobody has counted."""
+        return None
+
+    def configure_callbacks(self) -> list[pl.Callback]:
+        """Tell the speed in the log, unless the recipe has its own way of it."""
+        callbacks: list[Any] = self.trainer.callbacks  # type: ignore[attr-defined]
+        return [] if any(isinstance(each, Throughput) for each in callbacks) else [Throughput()]
 
     def known(self) -> dict[str, Any]:
         """What the record of an export says of this task, beside what its trainer knows; plain data."""

@@ -19,7 +19,8 @@ from torch import Tensor
 
 from audiolm_kit import audio
 from audiolm_kit.data.manifest import Row, write_manifest
-from audiolm_kit.data.modules import AudioData, places_of_step, row_of_place
+from audiolm_kit.data.modules import AudioData
+from audiolm_kit.data.walk import places_of_step, row_of_place
 
 RATE = 1000
 LENGTHS = (2000, 2000, 2000, 2000, 300, 2000, 2000)  # samples; the fifth is shorter than a crop

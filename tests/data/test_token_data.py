@@ -106,6 +106,39 @@ def test_validation_takes_each_row_once_from_its_start(folder: str) -> None:
     assert make_data(folder).val_dataloader() == []
 
 
+def test_validation_is_as_long_as_its_longest_window(folder: str) -> None:
+    data = make_data(folder, frames=30, valid_shards=folder.replace("train", "valid"))
+    assert [batch.codes.shape[-1] for batch in data.val_dataloader()] == [8, 20]
+    assert [batch.mask.sum(1).tolist() for batch in data.val_dataloader()] == [[3, 5, 8], [20, 20]]
+
+
+def test_batches_of_like_lengths_hold_the_same_windows_and_less_padding(folder: str) -> None:
+    plain, like = make_data(folder, frames=12), make_data(folder, frames=12, like_lengths=7)
+
+    def windows(data: TokenData) -> list[tuple[object, ...]]:
+        batches = [data.make_batch(step) for step in range(7)]
+        return sorted(
+            (text, tuple(codes[1, mask].tolist())) for b in batches for codes, mask, text in zip(*b[:3], strict=True)
+        )
+
+    assert windows(like) == windows(plain)
+    batches = [like.make_batch(step) for step in range(7)]
+    assert all(batch.codes.shape[-1] == batch.mask.shape[-1] == int(batch.mask.sum(1).max()) for batch in batches)
+    empty = [int((~batch.mask).sum()) for batch in batches]
+    assert sum(empty) < 0.3 * sum(int((~plain.make_batch(step).mask).sum()) for step in range(7))
+    again = make_data(folder, frames=12, like_lengths=7)
+    assert_same(again.make_batch(5), batches[5])
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_batches_of_like_lengths_go_on_at_the_tasks_step(folder: str, num_workers: int) -> None:
+    data = make_data(folder, like_lengths=3, num_workers=num_workers)
+    wanted = [data.make_batch(step) for step in range(2, 5)]  # across the end of a pool
+    data.trainer = SimpleNamespace(global_rank=0, world_size=1, lightning_module=SimpleNamespace(batches_seen=2))
+    for found, expected in zip(itertools.islice(data.train_dataloader(), 3), wanted, strict=True):
+        assert_same(found, expected)
+
+
 def test_several_folders_are_one_set(folder: str) -> None:
     data = make_data([folder, folder.replace("train", "valid")])
     assert len(data.texts) == 12 and data.format == FORMAT
@@ -117,3 +150,5 @@ def test_validation_shards_of_another_codec_are_refused(folder: str, tmp_path: P
         make_data(folder, valid_shards=str(tmp_path / "other"))
     with pytest.raises(ValueError, match="frames is 0"):
         TokenData(folder, frames=0)
+    with pytest.raises(ValueError, match="like_lengths is -1"):
+        TokenData(folder, frames=8, like_lengths=-1)

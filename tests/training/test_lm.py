@@ -27,6 +27,7 @@ from audiolm_kit.text import Vocabulary
 from audiolm_kit.training.averaging import MovingAverage
 from audiolm_kit.training.lm import LMTask
 from audiolm_kit.training.optim import WarmupCosine
+from audiolm_kit.training.throughput import Throughput
 from audiolm_kit.transformer import TransformerConfig
 
 pytestmark = [
@@ -202,13 +203,15 @@ def test_a_model_of_another_shape_is_refused(folder: Path, tmp_path: Path, chang
 
 def test_context_dropout_is_drawn_for_each_item(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     kept: list[list[bool]] = []
-    forward = StreamLM.forward
+    loss = StreamLM.loss
 
-    def watch(lm: StreamLM, codes: Tensor, context: tuple[Tensor, Tensor], prefix: Tensor | None) -> Tensor:
+    def watch(
+        lm: StreamLM, codes: Tensor, mask: Tensor, context: tuple[Tensor, Tensor], *rest: Tensor | None
+    ) -> Tensor:
         kept.append(context[1].any(1).tolist())
-        return forward(lm, codes, context, prefix)
+        return loss(lm, codes, mask, context, *rest)
 
-    monkeypatch.setattr(StreamLM, "forward", watch)
+    monkeypatch.setattr(StreamLM, "loss", watch)
     make_trainer(tmp_path, 6).fit(make_task(folder, context_dropout=0.5), make_data(folder, batch_size=8))
     assert any(0 < sum(row) < 8 for row in kept)
     assert len({tuple(row) for row in kept}) > 1
@@ -340,6 +343,48 @@ def test_any_source_of_codes_will_do_and_is_handed_the_codec_first(folder: Path,
     make_trainer(tmp_path, 2, theirs).fit(make_task(folder), make_data(folder))
     assert source.asked[:2] == [(NeuralCodec, source.format.fingerprint), "format"]
     assert ours.values == theirs.values
+
+
+@pytest.mark.slow  # a minute of compiling
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_a_compiled_run_learns_the_same_under_the_same_names(folder: Path, tmp_path: Path) -> None:
+    lm = replace(LM, transformer=replace(LM.transformer, dropout=0.0), text=replace(LM.text, dropout=0.0))
+    plain, whole, saved = Losses(), Losses(), ModelCheckpoint(tmp_path, every_n_train_steps=2, save_top_k=-1)
+    make_trainer(tmp_path, 4, plain).fit(make_task(folder, lm), make_data(folder))
+    task = make_task(folder, lm, compile=True, export=str(tmp_path / "model"))
+    make_trainer(tmp_path, 4, whole, saved).fit(task, make_data(folder, valid_shards=str(folder / "valid")))
+    assert whole.values == pytest.approx(plain.values, rel=1e-4)
+    exported = checkpoint.load(StreamLM, tmp_path / "model" / "lm").state_dict()
+    assert exported.keys() == StreamLM(task.lm.config).state_dict().keys()
+    path = next(path for path in tmp_path.glob("*.ckpt") if "step=2" in path.name)
+    assert not [name for name in torch.load(path, weights_only=False)["state_dict"] if "_orig_mod" in name]
+    resumed, uncompiled = Losses(), Losses()
+    make_trainer(tmp_path, 4, resumed).fit(make_task(folder, lm, compile=True), make_data(folder), ckpt_path=path)
+    assert resumed.values == whole.values[2:]
+    make_trainer(tmp_path, 4, uncompiled).fit(make_task(folder, lm), make_data(folder), ckpt_path=path)
+    assert uncompiled.values == pytest.approx(whole.values[2:], rel=1e-4)
+
+
+def test_batches_of_like_lengths_are_learned_and_resumed(folder: Path, tmp_path: Path) -> None:
+    whole, saved = Losses(), ModelCheckpoint(tmp_path, every_n_train_steps=3, save_top_k=-1)
+    data = {"frames": 12, "batch_size": 2, "like_lengths": 4}
+    make_trainer(tmp_path, 6, whole, saved).fit(make_task(folder), make_data(folder, **data))
+    path, second = next(tmp_path.glob("*step=3*.ckpt")), Losses()
+    make_trainer(tmp_path, 6, second).fit(make_task(folder), make_data(folder, **data), ckpt_path=path)
+    assert second.values == whole.values[3:]
+
+
+def test_the_log_tells_speed_and_padding(folder: Path, tmp_path: Path) -> None:
+    speed = Throughput(peak_tflops=1.0)
+    trainer = make_trainer(tmp_path, 3, speed, log_every_n_steps=3)
+    data = make_data(folder)
+    trainer.fit(make_task(folder), data)
+    found = {name.removeprefix("speed/"): float(each) for name, each in trainer.callback_metrics.items()}
+    masks = [data.make_batch(step).mask for step in (1, 2)]
+    assert found["padding"] == pytest.approx(1 - float(torch.stack(masks).float().mean()))
+    assert found["codes_per_second"] == pytest.approx(2 * found["frames_per_second"])
+    assert found["frames_per_second"] * found["seconds_per_step"] == pytest.approx(sum(int(m.sum()) for m in masks) / 2)
+    assert 0 < found["mfu"] < 1 and 0 <= found["data_wait"] < 1
 
 
 def test_half_precision_learns(folder: Path, tmp_path: Path) -> None:

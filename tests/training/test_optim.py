@@ -1,13 +1,15 @@
-"""Schedules rise and fall as they say, resume in place; weight decay spares norms, embeddings and biases."""
+"""Schedules rise and fall as they say, resume in place; decay spares what it should; fused steps are plain steps."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import pytest
 import torch
 from torch import nn
 from torch.optim.lr_scheduler import LRScheduler
 
-from audiolm_kit.training.optim import WarmupConstant, WarmupCosine, WarmupInverseSquareRoot, parameter_groups
+from audiolm_kit.training.optim import WarmupConstant, WarmupCosine, WarmupInverseSquareRoot, fused, parameter_groups
 
 
 def make_optimizer(rate: float = 2.0) -> torch.optim.SGD:
@@ -91,3 +93,45 @@ def test_norms_embeddings_biases_and_frozen_weights_are_not_decayed() -> None:
     }
     optimizer = torch.optim.AdamW([decayed, plain], weight_decay=0.1)
     assert [group["weight_decay"] for group in optimizer.param_groups] == [0.1, 0.0]
+
+
+@pytest.mark.parametrize("kind", [torch.optim.Adam, torch.optim.AdamW])
+def test_fused_steps_are_plain_steps(kind: type[torch.optim.Optimizer]) -> None:
+    def walked(change: Callable[[torch.optim.Optimizer], torch.optim.Optimizer]) -> torch.Tensor:
+        weight = nn.Parameter(torch.linspace(-1, 1, 50))
+        optimizer = change(kind([weight], lr=0.1, weight_decay=0.1))
+        for _ in range(5):
+            optimizer.zero_grad()
+            (weight**4).sum().backward()
+            optimizer.step()
+        return weight.detach()
+
+    torch.testing.assert_close(walked(fused), walked(lambda optimizer: optimizer))
+
+
+def test_only_what_has_no_will_of_its_own_is_fused() -> None:
+    weight = nn.Parameter(torch.zeros(2))
+    for made in (
+        torch.optim.SGD([weight], lr=0.1),
+        torch.optim.AdamW([weight], foreach=True),
+        torch.optim.AdamW([weight], fused=False),
+        torch.optim.Adam([nn.Parameter(torch.zeros(2, device="meta"))]),
+    ):
+        before = [dict(group) for group in made.param_groups]
+        assert fused(made) is made and made.param_groups == before
+
+
+def test_gradients_of_fused_optimizers_can_be_clipped() -> None:
+    optimizer = fused(torch.optim.AdamW([nn.Parameter(torch.zeros(2))]))
+    assert optimizer.param_groups[0]["fused"] and not getattr(optimizer, "_step_supports_amp_scaling", False)
+
+
+def test_a_run_that_began_without_goes_on_without() -> None:
+    weight = nn.Parameter(torch.ones(2))
+    begun = torch.optim.AdamW([weight])
+    weight.sum().backward()
+    begun.step()
+    going_on = fused(torch.optim.AdamW([weight]))
+    going_on.load_state_dict(begun.state_dict())
+    assert not going_on.param_groups[0]["fused"]
+    going_on.step()
