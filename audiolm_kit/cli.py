@@ -14,7 +14,7 @@ from importlib import import_module
 from typing import NamedTuple
 
 from audiolm_kit import arguments
-from audiolm_kit.commands import checkpoints, data, sound, training
+from audiolm_kit.commands import checkpoints, data, evaluation, sound, training
 
 # What is slow to import (torch, Lightning) is imported by the verb that needs it: `audiolm-kit --help` stays quick.
 
@@ -38,6 +38,7 @@ VERBS: dict[str, Verb] = {
     "generate": Verb(sound.generate, options="lm.sampling.Sampling"),
     "continue": Verb(sound.continue_, options="lm.sampling.Sampling"),
     "score": Verb(sound.score),
+    "evaluate": Verb(evaluation.evaluate),
     "import": Verb(checkpoints.import_, options="official.transfer.Reading"),
     "export": Verb(checkpoints.export),
     "verify": Verb(checkpoints.verify),

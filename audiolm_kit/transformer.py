@@ -1,4 +1,4 @@
-"""The one Transformer: causal or bidirectional, cross-attending where asked, and its key-value cache.
+"""The one Transformer: causal or bidirectional, cross-attending where asked; all steps at once, or one by one.
 
 Shapes: B batch, S steps, P steps so far, N context tokens, D width, H heads, E width of one head.
 """
@@ -6,14 +6,20 @@ Shapes: B batch, S steps, P steps so far, N context tokens, D width, H heads, E 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
+
+from audiolm_kit.compiled import compiled_step
+from audiolm_kit.kv_cache import KVCache, Memory, Place, Places, minus_infinity
+from audiolm_kit.positions import relative_buckets, rotary_angles, rotate, sinusoids
+from audiolm_kit.stepping import Attending, Function, Parts, Past, straight, walk
 
 
 @dataclass(frozen=True)
@@ -70,42 +76,6 @@ class TransformerConfig:
             raise ValueError(f"transformer relative_distance is {self.relative_distance}: give {wanted}")
 
 
-class KVCache:
-    """What one request has computed so far: keys and values of its steps and of its context; and where its rows begin.
-
-    The buffers are allocated once and never move. All that attention knows about the past goes through
-    ``extend`` and ``length``, so that a cache of fixed shapes (for compiled steps) can stand in for this one.
-    """
-
-    def __init__(self, keys: Tensor, values: Tensor) -> None:
-        """Own empty buffers, ``[layers, B, H, max_steps, E]`` each."""
-        self.keys, self.values = keys, values
-        self.length = 0
-        self.lead: Tensor | None = None  # [B], None where no row has any
-        self.context: Memory | None = None
-        self.context_keys_values: dict[int, tuple[Tensor, Tensor]] = {}
-
-    @property
-    def max_steps(self) -> int:
-        return self.keys.shape[3]
-
-    def extend(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
-        """Write the newest steps, ``[B, H, S, E]``, and return all of this layer so far, ``[B, H, P + S, E]``."""
-        end = self.length + keys.shape[2]
-        if end > self.max_steps:
-            raise ValueError(f"{end} steps do not fit a cache of {self.max_steps}: ask new_cache for more")
-        self.keys[layer, :, :, self.length : end] = keys
-        self.values[layer, :, :, self.length : end] = values
-        return self.keys[layer, :, :, :end], self.values[layer, :, :, :end]
-
-
-class Memory(NamedTuple):
-    """A context made ready to be attended to."""
-
-    states: Tensor  # [B, N, D], zero where masked
-    mask: Tensor  # [B, 1, 1, N] bool, at least one True a row
-
-
 class View(NamedTuple):
     """What every layer needs to know of one pass."""
 
@@ -129,6 +99,9 @@ class Transformer(nn.Module):
         self.checkpointing = False
         """Training keeps each layer's input alone and computes its inside again on the way back: less memory, about a
         third more arithmetic, the same gradients. It is how one trains, and so no part of the config."""
+        self.compiling = False
+        """Steps behind the first call run compiled (``compiled.require`` says whether they can): the same numbers up to
+        rounding. It is how one generates, and so no part of the config."""
         self._initialise()
 
     def forward(
@@ -144,22 +117,27 @@ class Transformer(nn.Module):
         Args:
             x: The next S steps; they follow those already in ``cache``.
             context: States ``[B, N, D]`` and mask ``[B, N]`` (True where there is something). A row without any True
-                adds exactly nothing, as no context does. With a cache it is read in the first call only.
+                adds exactly nothing, as no context does. With a cache it is read in the first call only (``remember``).
             cache: Of ``new_cache``; extended in place.
             mask: ``[B, S]``, False at padding; for bidirectional use.
             lead: ``[B]``, how many steps in front of each row are padding: no step sees them, positions count from the
                 one behind, what comes of them is finite. With a cache it is read in the first call only.
         """
+        if cache is not None and not cache.ready:
+            self.remember(cache, context, lead)
+        if cache is not None and mask is None and self._steady(x, cache):
+            return self._step(x[:, 0], cache)[:, None]
         start = 0 if cache is None else cache.length
         steps = torch.arange(start, start + x.shape[1], device=x.device)
-        lead = self._lead(lead, x, cache)
+        lead = self._lead(lead, x) if cache is None else cache.lead
+        memory = self._memory(context) if cache is None else cache.memory
         positions = steps if lead is None else (steps - lead[:, None]).clamp(min=0)
         angles = None
         if self.config.positions == "sinusoidal":
             x = x + sinusoids(positions, self.config.dim).to(x.dtype)
         if self.config.positions == "rotary":
             angles = rotary_angles(positions[..., None, :], self.config.dim // self.config.heads)
-        view = View(angles, *self._weighed(steps, start, mask, lead), self._memory(context, cache))
+        view = View(angles, *self._weighed(steps, start, mask, lead), memory)
         x = self.dropout(x)
         checkpointing = self.checkpointing and self.training and cache is None and torch.is_grad_enabled()
         for layer in self.layers:
@@ -175,19 +153,75 @@ class Transformer(nn.Module):
         if not self.config.causal:
             raise ValueError("a bidirectional transformer sees all steps at once: it has no use for a cache")
         weight = self.norm.weight
-        shape = (self.config.layers, batch, self.config.heads, max_steps, self.config.dim // self.config.heads)
-        return KVCache(weight.new_zeros(shape), weight.new_zeros(shape))
+        shape = (batch, 2, self.config.heads, max_steps, self.config.dim // self.config.heads)
+        return KVCache([weight.new_empty(shape) for _ in self.layers])
 
-    def _lead(self, lead: Tensor | None, x: Tensor, cache: KVCache | None) -> Tensor | None:
-        """The padding in front, given now or remembered by the cache; None where no row has any, which is faster."""
-        if cache is not None and cache.length > 0:
-            return cache.lead
+    def remember(
+        self, cache: KVCache, context: tuple[Tensor, Tensor] | None = None, lead: Tensor | None = None
+    ) -> None:
+        """Ready an empty cache: what its rows attend to, read once by all layers, and the padding in front of them.
+
+        The first call of ``forward`` does so with what it is given. Whoever calls this before it, to share a cache by
+        ``KVCache.rows``, gives context and lead here, as to ``forward``.
+        """
+        batch = cache.layers[0]
+        lead = self._lead(lead, batch)
+        memory = None if context is None else _trimmed(self._memory(context), context[1])
+        if memory is not None:
+            layers = cast("Iterator[Layer]", iter(self.layers))
+            cache.attended = [layer.cross_attention.read(memory.states) for layer in layers]
+        cache.memory, cache.lead, cache.ready = memory, lead, True
+        cache.longest_lead = 0 if lead is None else int(lead.max())
+        cache.places = self._places(cache)
+
+    def _steady(self, x: Tensor, cache: KVCache) -> bool:
+        """Whether this is one step like all those behind it, behind any padding: then it takes the short way."""
+        behind = cache.length > 0 and cache.length >= cache.longest_lead
+        return x.shape[1] == 1 and behind and not self.training and not torch.is_grad_enabled()
+
+    def _step(self, x: Tensor, cache: KVCache) -> Tensor:
+        """``[B, D] -> [B, D]``, normed: what ``forward`` does for one step, by fewer operations."""
+        cache.check(cache.length + 1)
+        if self.compiling:
+            stepped = compiled_step(self, x, cache)
+        else:
+            stepped = self.norm(walk(x, self._paths(cache), self.config.heads, cache.place(), cache))
+        cache.length += 1
+        return stepped
+
+    def short(self, x: Tensor, place: Place, past: Past) -> Tensor:
+        """``[B, D] -> [B, D]``, normed: a step through the layers as modules, which is what is compiled."""
+        layers = cast("Iterator[Layer]", iter(self.layers))
+        normed: Tensor = self.norm(walk(x, [layer.parts() for layer in layers], self.config.heads, place, past))
+        return normed
+
+    def _paths(self, cache: KVCache) -> Sequence[Parts]:
+        """The layers as functions, made once for a cache."""
+        if not cache.paths:
+            cache.paths = [layer.parts(straight) for layer in cast("Iterator[Layer]", iter(self.layers))]
+        return cache.paths
+
+    def _places(self, cache: KVCache) -> Places:
+        """What is told to each step of a cache, ready for all of them."""
+        config, count, own = self.config, cache.max_steps, cache.layers[0]
+        steps = torch.arange(count, device=own.device)
+        added = cosines = sines = bias = seen = None
+        if config.positions == "sinusoidal":
+            added = sinusoids(steps, config.dim).to(own.dtype)
+        if config.positions == "rotary":
+            angles = rotary_angles(steps, config.dim // config.heads)
+            cosines, sines = angles.cos(), angles.sin()
+        if config.positions == "relative":
+            bias = self._relative(count - 1, 1, None)
+        if cache.lead is not None:
+            seen = minus_infinity(steps < cache.lead[:, None], own.dtype)[:, None, None]
+        return Places(added, cosines, sines, bias, seen)
+
+    def _lead(self, lead: Tensor | None, x: Tensor) -> Tensor | None:
+        """The padding in front of the rows of x; None where no row has any, which is faster."""
         if lead is not None and (lead.shape != x.shape[:1] or bool((lead < 0).any())):
             raise ValueError(f"lead is {lead.tolist()} for {len(x)} rows: give a number of steps, 0 or more, for each")
-        lead = lead if lead is not None and bool(lead.any()) else None
-        if cache is not None:
-            cache.lead = lead
-        return lead
+        return lead if lead is not None and bool(lead.any()) else None
 
     def _weighed(
         self, steps: Tensor, start: int, mask: Tensor | None, lead: Tensor | None
@@ -230,23 +264,18 @@ class Transformer(nn.Module):
         added = added.unfold(1, start + num_steps, 1).flip(1)[None]
         return added if seen is None else added.masked_fill(~seen, -math.inf)
 
-    def _memory(self, context: tuple[Tensor, Tensor] | None, cache: KVCache | None) -> Memory | None:
+    def _memory(self, context: tuple[Tensor, Tensor] | None) -> Memory | None:
         """Ready a context: zero what is masked, and let rows without anything look at those zeros.
 
         No projection has a bias, so zeros have the value zero: such a row adds exactly nothing, and without a NaN.
         """
-        if cache is not None and cache.length > 0:
-            return cache.context
         if context is None:
             return None
         if not self.config.cross_attention:
             raise ValueError("a context was given to a transformer with cross_attention false: leave it out")
         states, mask = context
         seen = torch.ones_like(mask)[:, None, None] if self.config.attend_padding else _some(mask)
-        memory = Memory(states * mask[..., None], seen)
-        if cache is not None:
-            cache.context = memory
-        return memory
+        return Memory(states * mask[..., None], seen)
 
     def _initialise(self) -> None:
         """Normal weights of deviation sqrt(2 / 5D), 0.02 at D = 1024 (arXiv:1910.05895, section 2.2).
@@ -281,9 +310,25 @@ class Layer(nn.Module):
         """``[B, S, D] -> [B, S, D]``."""
         x = x + self.dropout(self.attention(self.attention_norm(x), view, cache))
         if view.memory is not None:
-            x = x + self.dropout(self.cross_attention(self.cross_attention_norm(x), view.memory, cache))
+            x = self._with_context(x, view.memory, cache)
         x = x + self.dropout(self.feed_forward(self.feed_forward_norm(x)))
         return x
+
+    def parts(self, function: Callable[[nn.Module], Function] = lambda module: module) -> Parts:
+        """What a step goes through, each part made a function by ``function``."""
+        own, cross = self.attention, None
+        if hasattr(self, "cross_attention"):
+            given = self.cross_attention
+            cross = Attending(*(function(each) for each in (self.cross_attention_norm, given.query, given.output)))
+        attending = Attending(*(function(each) for each in (self.attention_norm, own.query_key_value, own.output)))
+        ahead = (self.feed_forward_norm, self.feed_forward.up, self.feed_forward.down)
+        return Parts(attending, cross, *(function(each) for each in ahead))
+
+    def _with_context(self, x: Tensor, memory: Memory, cache: KVCache | None) -> Tensor:
+        """What the context adds; rows behind those of the memory have none, which adds nothing."""
+        rows = x[: memory.rows]
+        rows = rows + self.dropout(self.cross_attention(self.cross_attention_norm(rows), memory, cache))
+        return rows if len(rows) == len(x) else torch.cat([rows, x[memory.rows :]])
 
 
 class SelfAttention(nn.Module):
@@ -321,17 +366,15 @@ class CrossAttention(nn.Module):
     def forward(self, x: Tensor, memory: Memory, cache: KVCache | None) -> Tensor:
         """``[B, S, D] -> [B, S, D]``."""
         query = rearrange(self.query(x), "b s (h e) -> b h s e", h=self.heads)
-        key, value = self._keys_values(memory.states, {} if cache is None else cache.context_keys_values)
+        key, value = self.read(memory.states) if cache is None else cache.attended[self.index]
         mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=memory.mask)
         out: Tensor = self.output(rearrange(mixed, "b h s e -> b s (h e)"))
         return out
 
-    def _keys_values(self, states: Tensor, known: dict[int, tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
-        """The context's keys and values, ``[B, H, N, E]`` each, computed once per request."""
-        if self.index not in known:
-            key, value = rearrange(self.key_value(states), "b n (two h e) -> two b h n e", two=2, h=self.heads)
-            known[self.index] = (key, value)
-        return known[self.index]
+    def read(self, states: Tensor) -> tuple[Tensor, Tensor]:
+        """The keys and values of a context ``[R, N, D]``, ``[R, H, N, E]`` each; once in a request with a cache."""
+        key, value = rearrange(self.key_value(states), "b n (two h e) -> two b h n e", two=2, h=self.heads).contiguous()
+        return key, value
 
 
 class FeedForward(nn.Module):
@@ -348,48 +391,20 @@ class FeedForward(nn.Module):
         return out
 
 
-def sinusoids(positions: Tensor, dim: int) -> Tensor:
-    """``[..., S] -> [..., S, D]``: cosines, then sines, of ``position / 10000^(i / (D/2 - 1))``, as in MusicGen."""
-    half = dim // 2
-    rates = torch.exp(torch.arange(half, device=positions.device) * -(math.log(10000) / (half - 1)))
-    angles = positions[..., None] * rates
-    return torch.cat([angles.cos(), angles.sin()], dim=-1)
-
-
-def relative_buckets(offsets: Tensor, buckets: int, distance: int, causal: bool) -> Tensor:
-    """The bucket of each offset, a key's step minus a query's, exactly as T5 has them.
-
-    The near half of the buckets hold one distance each, the others ever more, the last one all from ``distance`` on.
-    Causal: all of them for the past, and the future counts as 0; else half of them, and the upper half for the future.
-
-    Args:
-        offsets: Of any shape. On the CPU: elsewhere a logarithm may be rounded over a border between two buckets.
-        buckets: How many there are in both directions.
-        distance: More than have a bucket of their own.
-        causal: As the transformer is.
-    """
-    buckets = buckets if causal else buckets // 2
-    ahead = torch.zeros_like(offsets) if causal else (offsets > 0).long() * buckets
-    gone = (-offsets).clamp(min=0) if causal else offsets.abs()
-    exact = buckets // 2
-    share = (gone.clamp(min=exact).float() / exact).log() / math.log(distance / exact)
-    far = (exact + (share * (buckets - exact)).long()).clamp(max=buckets - 1)
-    return ahead + gone.where(gone < exact, far)
-
-
-def rotary_angles(positions: Tensor, dim: int) -> Tensor:
-    """``[..., S] -> [..., S, E / 2]``: ``position / 10000^(2i / E)`` (RoFormer, arXiv:2104.09864, equation 15)."""
-    rates = torch.exp(torch.arange(0, dim, 2, device=positions.device) * -(math.log(10000) / dim))
-    return positions[..., None] * rates
-
-
-def rotate(x: Tensor, angles: Tensor) -> Tensor:
-    """Turn the pairs (i, i + E/2) of ``[B, H, S, E]`` by angles that broadcast to ``[B, H, S, E / 2]``."""
-    left, right = x.chunk(2, dim=-1)
-    cos, sin = angles.cos(), angles.sin()
-    return torch.cat([left * cos - right * sin, left * sin + right * cos], dim=-1).to(x.dtype)
-
-
 def _some(mask: Tensor) -> Tensor:
     """``[B, N] -> [B, 1, 1, N]`` for attention; a row without any True becomes all True: a softmax needs something."""
     return (mask | ~mask.any(dim=-1, keepdim=True))[:, None, None]
+
+
+def _trimmed(memory: Memory | None, mask: Tensor) -> Memory | None:
+    """The leading rows behind which none has a context ``[B, N]``, and their mask as attention adds it to scores.
+
+    Looks at the mask, for which a GPU is waited for: once in a request. None where no row has any.
+    """
+    some = mask.any(dim=-1).nonzero()
+    if memory is None or not len(some):
+        return None
+    rows = int(some[-1]) + 1
+    assert memory.mask is not None
+    states, seen = memory.states[:rows], memory.mask[:rows]
+    return Memory(states, None if bool(seen.all()) else minus_infinity(~seen, states.dtype))

@@ -7,14 +7,8 @@ import math
 import pytest
 import torch
 
-from audiolm_kit.transformer import (
-    Transformer,
-    TransformerConfig,
-    relative_buckets,
-    rotary_angles,
-    rotate,
-    sinusoids,
-)
+from audiolm_kit.positions import relative_buckets, rotary_angles, rotate, sinusoids
+from audiolm_kit.transformer import Transformer, TransformerConfig
 
 D, N, S = 16, 5, 7
 POSITIONS = ["sinusoidal", "rotary", "relative"]
@@ -62,11 +56,11 @@ def test_cache_projects_its_context_once_and_never_moves_its_buffers() -> None:
     transformer, x, calls = tiny(cross_attention=True), randn(2, S, D), []
     transformer.layers[1].cross_attention.key_value.register_forward_hook(lambda *arguments: calls.append(1))
     cache = transformer.new_cache(2, S)
-    where = cache.keys.data_ptr()
+    where = [layer.data_ptr() for layer in cache.layers]
     transformer(x[:, :3], (randn(2, N, D), lengths_mask(N, 2)), cache)
     for step in range(3, S):
         transformer(x[:, step : step + 1], None, cache)
-    assert len(calls) == 1 and cache.keys.data_ptr() == where
+    assert len(calls) == 1 and [layer.data_ptr() for layer in cache.layers] == where
 
 
 def test_requests_with_caches_of_their_own_do_not_meet() -> None:

@@ -1,10 +1,14 @@
-"""What verbs are given: numbers that may be left unsaid, and devices that must be there."""
+"""What verbs are given: numbers that may be left unsaid, devices that must be there, and the names of precisions."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 UNSAID: Any = None  # of a number; with `float | None` a wrong one would be told of in jsonargparse's words
+
+Dtype = Literal["float32", "bfloat16", "float16", "auto"]
+Quantize = Literal["int8", "int4"]
+# Those of inference.precision, which only a verb that makes sound imports.
 
 
 def checked_device(name: str) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from audiolm_kit.commands.given import UNSAID, checked_device
+from audiolm_kit.commands.given import UNSAID, Dtype, Quantize, checked_device
 
 if TYPE_CHECKING:
     from audiolm_kit.inference.audiogen import AudioGen
@@ -30,6 +30,9 @@ def generate(
     temperature_of: tuple[str, ...] = (),
     seed: int = 0,
     device: str = "auto",
+    dtype: Dtype = "float32",
+    quantize: Quantize = UNSAID,
+    compile: bool = False,
     sampling: Sampling,
 ) -> None:
     """Make a sound for each text, and beside it a JSON file that says how it was made.
@@ -52,6 +55,11 @@ def generate(
         temperature_of: With an AudioLM, of one stage, as in --temperature_of semantic=0.7; else those of the paper.
         seed: The same seed makes the same sound.
         device: Where to compute: cpu, cuda, or auto for the best there is.
+        dtype: What the language model computes with: bfloat16 and float16 halve its memory and pay on GPUs, bfloat16
+            also on CPUs that have arithmetic for it; auto takes the fastest that is safe where it computes.
+        quantize: The language model's matrices as whole numbers, int8 or int4: a quarter or a sixth of the memory of
+            float32. It pays most on CPUs that make one or two sounds at once; large batches are faster without.
+        compile: Compile the step that is taken for each frame: it takes a minute at first, and pays on GPUs.
     """
     from audiolm_kit.inference.orders import Making, Order
 
@@ -61,13 +69,15 @@ def generate(
 
         count = wordless((*texts, *text), making, candidates, scorer)
         given = (stage_sampling(sampling, temperature_of), seed, seconds, endless, window, overlap, output, stream)
-        Unscripted(*given, count, semantics_of=semantics_of, voice=voice).make(opened_audiolm(checkpoint, device))
+        Unscripted(*given, count, semantics_of=semantics_of, voice=voice).make(
+            opened_audiolm(checkpoint, device, dtype, quantize, compile)
+        )
         return
     refuse_stages(checkpoint, temperature_of=temperature_of, semantics_of=semantics_of, voice=voice)
     order = Order(
         (*texts, *text), making, sampling, seed, seconds, endless, output, stream, candidates=candidates, scorer=scorer
     )
-    order.generate(opened(checkpoint, device))
+    order.generate(opened(checkpoint, device, dtype, quantize, compile))
 
 
 def continue_(
@@ -85,6 +95,9 @@ def continue_(
     temperature_of: tuple[str, ...] = (),
     seed: int = 0,
     device: str = "auto",
+    dtype: Dtype = "float32",
+    quantize: Quantize = UNSAID,
+    compile: bool = False,
     sampling: Sampling,
 ) -> None:
     """Continue a recording, and write the whole beside a JSON file that says how it was made.
@@ -104,6 +117,11 @@ def continue_(
         temperature_of: With an AudioLM, of one stage, as in --temperature_of semantic=0.7; else those of the paper.
         seed: The same seed makes the same sound.
         device: Where to compute: cpu, cuda, or auto for the best there is.
+        dtype: What the language model computes with: bfloat16 and float16 halve its memory and pay on GPUs, bfloat16
+            also on CPUs that have arithmetic for it; auto takes the fastest that is safe where it computes.
+        quantize: The language model's matrices as whole numbers, int8 or int4: a quarter or a sixth of the memory of
+            float32. It pays most on CPUs that make one or two sounds at once; large batches are faster without.
+        compile: Compile the step that is taken for each frame: it takes a minute at first, and pays on GPUs.
     """
     from audiolm_kit import audio
     from audiolm_kit.inference.orders import Making, Order
@@ -114,14 +132,14 @@ def continue_(
 
         wordless(text, making, 1, "")
         whole = (stage_sampling(sampling, temperature_of), seed, seconds, endless, window, overlap, output, stream)
-        Unscripted(*whole, prompt=prompt).make(opened_audiolm(checkpoint, device))
+        Unscripted(*whole, prompt=prompt).make(opened_audiolm(checkpoint, device, dtype, quantize, compile))
         return
     refuse_stages(checkpoint, temperature_of=temperature_of)
     order = Order(text or ("",), making, sampling, seed, seconds, endless, output, stream)
     if len(order.sounds) > 1:
         raise ValueError(f"{len(text)} texts for one prompt: give one, or the lines of a timeline")
     given = audio.read(prompt)
-    order.continue_(opened(checkpoint, device), given, prompt)
+    order.continue_(opened(checkpoint, device, dtype, quantize, compile), given, prompt)
 
 
 def score(checkpoint: str, pairs: str, *, output: str = "", normalise: bool = False, device: str = "auto") -> None:
@@ -136,21 +154,24 @@ def score(checkpoint: str, pairs: str, *, output: str = "", normalise: bool = Fa
     """
     from functools import partial
 
+    from audiolm_kit.inference.audiolm import AudioLM
     from audiolm_kit.inference.scoring import read_pairs, score_pairs
 
     listed = read_pairs(pairs)
-    model = opened_audiolm(checkpoint, device)
+    model = AudioLM.load(checkpoint, checked_device(device))
     result = score_pairs(partial(model.log_likelihood, normalise=normalise), listed)
     if output:
         result.save(output)
     print(*result.lines(), sep="\n")
 
 
-def opened(checkpoint: str, device: str) -> AudioGen:
-    """Load an AudioGen onto a device."""
+def opened(checkpoint: str, device: str, dtype: Dtype, quantize: Quantize | None, compile: bool) -> AudioGen:
+    """Load an AudioGen onto a device, to make sound."""
     from audiolm_kit.inference.audiogen import AudioGen
 
-    return AudioGen.load(checkpoint, checked_device(device))
+    chosen = None if dtype == "auto" else dtype
+    place = checked_device(device)
+    return AudioGen.load(checkpoint, place, dtype=chosen, quantize=quantize, compile=compile, frozen=True)
 
 
 def is_audiolm(folder: str) -> bool:
@@ -161,11 +182,13 @@ def is_audiolm(folder: str) -> bool:
     return kind_of(hub.local(folder, [CONFIG]) if hub.is_name(folder) else folder) == "AudioLM"
 
 
-def opened_audiolm(folder: str, device: str) -> AudioLM:
-    """Load an AudioLM onto a device."""
+def opened_audiolm(folder: str, device: str, dtype: Dtype, quantize: Quantize | None, compile: bool) -> AudioLM:
+    """Load an AudioLM onto a device, to make sound."""
     from audiolm_kit.inference.audiolm import AudioLM
 
-    return AudioLM.load(folder, checked_device(device))
+    chosen = None if dtype == "auto" else dtype
+    place = checked_device(device)
+    return AudioLM.load(folder, place, dtype=chosen, quantize=quantize, compile=compile, frozen=True)
 
 
 def refuse_stages(folder: str, **given: object) -> None:

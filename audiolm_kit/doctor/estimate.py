@@ -84,7 +84,7 @@ def cache_of(model: Model, num_frames: int) -> int:
     lm = model.lm
     config, rows = lm.config.transformer, 1 if model.conditioner is None else 2
     steps = 1 + lm.pattern.num_steps(num_frames)
-    return 2 * config.layers * rows * steps * config.dim * lm.heads.weight.element_size()
+    return 2 * config.layers * rows * steps * config.dim * lm.dtype.itemsize
 
 
 def free_memory(place: torch.device) -> int | None:

@@ -96,15 +96,15 @@ def read_stage(folder: Path) -> tuple[Stage, StreamLM, dict[str, nn.Module]]:
     return stage, lm, own
 
 
-def read_stages(folder: Path, kind: str, device: str) -> dict[StageName, tuple[Stage, StreamLM]]:
-    """The stages of a whole model's folder."""
+def read_stages(folder: Path, kind: str) -> dict[StageName, tuple[Stage, StreamLM]]:
+    """The stages of a whole model's folder, on the CPU."""
     stored = checkpoint.read_kind(folder, kind).get("stages")
     if not isinstance(stored, Mapping):
         raise ValueError(f"{folder / checkpoint.CONFIG}: stages is {stored!r}, wanted one for each: copy it again")
     stages: dict[StageName, tuple[Stage, StreamLM]] = {}
     for name, plain in stored.items():
         stage = checkpoint.from_plain(Stage, plain, f"{folder / checkpoint.CONFIG}: stages.{name}")
-        stages[stage.name] = stage, checkpoint.load(StreamLM, folder / "stages" / name).to(device)
+        stages[stage.name] = stage, checkpoint.load(StreamLM, folder / "stages" / name)
     return stages
 
 

@@ -33,8 +33,11 @@ from audiolm_kit.inference.items import (
     whole_frames,
     windows_of,
 )
+from audiolm_kit.inference.precision import Dtype, Precision, told
 from audiolm_kit.inference.streaming import Request, Section, Windows, chunks, codes, level, regrouped, sound
 from audiolm_kit.lm.model import StreamLM
+from audiolm_kit.lm.packed import How
+from audiolm_kit.lm.quantize import refuse_quantized
 from audiolm_kit.lm.sampling import Sampling
 
 KIND = "AudioGen"
@@ -68,21 +71,39 @@ class AudioGen:
         )
 
     @classmethod
-    def load(cls, folder: str | Path, device: str = "cpu") -> AudioGen:
+    def load(
+        cls,
+        folder: str | Path,
+        device: str = "cpu",
+        *,
+        dtype: Dtype | None = "float32",
+        quantize: How | None = None,
+        compile: bool = False,
+        frozen: bool = False,
+    ) -> AudioGen:
         """Open a checkpoint folder that `fit` exported or `import` made, or one of the hub by name, ``owner/model``.
+
+        Args:
+            dtype: of the language model; None is the fastest that is safe on the device. The codec stays in float32.
+            quantize: the language model's matrices as whole numbers, int8 or int4, rounded while it is opened.
+            compile: the step of each frame, which takes a while at first; for GPUs.
+            frozen: nothing will be learned any more: on a CPU, float32 matrices are laid out for making sound.
 
         Raises:
             FileNotFoundError: the folder or a part of it is missing.
-            ValueError: it is no AudioGen checkpoint, it is cut off, or its parts do not belong together.
+            ValueError: it is no AudioGen checkpoint, it is cut off, or its parts do not belong together; or another
+                dtype or quantize than these.
         """
+        precision = Precision(dtype, quantize, compile, frozen)
         folder = hub.checkpoint(folder)
         checkpoint.read_kind(folder, KIND)
         codec = open_codec(folder / "codec").to(device)
-        lm = checkpoint.load(StreamLM, folder / "lm").to(device)
+        lm = checkpoint.load(StreamLM, folder / "lm")
         text = lm.config.text
         conditioner = TextConditioner.load(text, folder) if text.kind != "none" else None
         model = cls(codec, lm, conditioner)
-        checkpoint.check_bundle(folder, KIND, model.fingerprints)
+        checkpoint.check_bundle(folder, KIND, model.fingerprints)  # of the weights as they are stored
+        precision.put(lm, device)
         return model
 
     def save(self, folder: str | Path) -> None:
@@ -90,8 +111,9 @@ class AudioGen:
 
         Raises:
             FileNotFoundError: the T5 that the checkpoint brought was moved or deleted since.
-            ValueError: the folder holds something else.
+            ValueError: the folder holds something else, or the model is quantised.
         """
+        refuse_quantized(self.lm)
         parts, texts = {"codec": self.codec, "lm": self.lm}, self.conditioner
         checkpoint.save_bundle(folder, KIND, parts, text_files(texts), folders=text_folders(texts))
 
@@ -103,7 +125,7 @@ class AudioGen:
     @property
     def device(self) -> torch.device:
         """Where the model computes."""
-        return self.lm.heads.weight.device
+        return self.lm.embedding.weight.device
 
     def generate(
         self,
@@ -309,6 +331,7 @@ class AudioGen:
             "seed": seed,
             **judged,
             "sampling": dataclasses.asdict(sampling),
+            **told(self.lm),
             "fingerprints": self.fingerprints,
             "sample_rate": self.sample_rate,
             "version": __version__,

@@ -21,9 +21,12 @@ from audiolm_kit.codec.streaming import decode
 from audiolm_kit.inference.assembly import check_stages, gather, read_stages
 from audiolm_kit.inference.chain import Chain, Request, Stages, StageSampling
 from audiolm_kit.inference.items import alike, listed, samples_of, seeds_of, windows_of
+from audiolm_kit.inference.precision import Dtype, Precision, told
 from audiolm_kit.inference.semantics import likelihoods, track_of
 from audiolm_kit.inference.streaming import Windows, chunks, level, regrouped, sound
 from audiolm_kit.inference.utterances import Listener, Utterance
+from audiolm_kit.lm.packed import How
+from audiolm_kit.lm.quantize import refuse_quantized
 from audiolm_kit.semantic.tokenizer import SemanticTokenizer
 
 KIND = "AudioLM"
@@ -50,19 +53,38 @@ class AudioLM:
         self.fingerprints = checkpoint.bundle_fingerprints(self._parts, {})
 
     @classmethod
-    def load(cls, folder: str | Path, device: str = "cpu") -> AudioLM:
+    def load(
+        cls,
+        folder: str | Path,
+        device: str = "cpu",
+        *,
+        dtype: Dtype | None = "float32",
+        quantize: How | None = None,
+        compile: bool = False,
+        frozen: bool = False,
+    ) -> AudioLM:
         """Open a checkpoint folder that ``save`` has written, or one of the hub by its name, ``owner/model``.
+
+        Args:
+            dtype: of all stages; None is the fastest that is safe on the device. The tokenizers stay in float32.
+            quantize: the matrices of all stages as whole numbers, int8 or int4, rounded while they are opened.
+            compile: the step of each frame, which takes a while at first; for GPUs.
+            frozen: nothing will be learned any more: on a CPU, float32 matrices are laid out for making sound.
 
         Raises:
             FileNotFoundError: the folder or a part of it is missing.
-            ValueError: it is no AudioLM checkpoint, it is cut off, or its parts do not belong together.
+            ValueError: it is no AudioLM checkpoint, it is cut off, or its parts do not belong together; or another
+                dtype or quantize than these.
         """
+        precision = Precision(dtype, quantize, compile, frozen)
         folder = hub.checkpoint(folder)
         checkpoint.read_kind(folder, KIND)
         semantic = checkpoint.load(SemanticTokenizer, folder / "semantic").to(device)
         codec = open_codec(folder / "codec").to(device)
-        model = cls(semantic, codec, read_stages(folder, KIND, device))
-        checkpoint.check_bundle(folder, KIND, model.fingerprints)
+        model = cls(semantic, codec, read_stages(folder, KIND))
+        checkpoint.check_bundle(folder, KIND, model.fingerprints)  # of the weights as they are stored
+        for _, lm in model.stages.values():
+            precision.put(lm, device)
         return model
 
     @classmethod
@@ -82,8 +104,10 @@ class AudioLM:
         """Write the checkpoint folder that ``load`` opens, whole or not at all; an earlier one there is replaced.
 
         Raises:
-            ValueError: the folder holds something else.
+            ValueError: the folder holds something else, or a stage is quantised.
         """
+        for _, lm in self.stages.values():
+            refuse_quantized(lm)
         about = {"stages": {name: dataclasses.asdict(stage) for name, (stage, _) in self.stages.items()}}
         checkpoint.save_bundle(folder, KIND, self._parts, {}, about)
 
@@ -95,7 +119,7 @@ class AudioLM:
     @property
     def device(self) -> torch.device:
         """Where the model computes."""
-        return self.stages["semantic"][1].heads.weight.device
+        return self.stages["semantic"][1].embedding.weight.device
 
     def generate(
         self,
@@ -273,6 +297,7 @@ class AudioLM:
             "overlap": overlap,
             "seed": seed,
             "sampling": {name: dataclasses.asdict(getattr(sampling, name)) for name in self.stages},
+            **told(self.stages["semantic"][1]),
             "fingerprints": self.fingerprints,
             "sample_rate": self.sample_rate,
             "version": __version__,

@@ -108,7 +108,7 @@ def extend(
     sequence = torch.full((len(known), 1, 1 + steps), lm.special)
     for row, codes in enumerate(known):
         sequence[row, 0, 1 : 1 + len(codes)] = codes
-    device = lm.heads.weight.device
+    device = lm.embedding.weight.device
     sequence = sequence.to(device)
     uniforms = torch.stack([torch.rand(count, generator=torch.Generator().manual_seed(seed)) for seed in seeds])
     cache, read = lm.new_cache(len(known), steps), 0
@@ -153,7 +153,7 @@ def likelihoods(lm: StreamLM, stage: Stage, tracks: Sequence[Track]) -> list[Lik
     read = [track.runs() if stage.deduplicated else track for track in tracks]
     pieces = [piece for row, track in enumerate(read) for piece in _pieces(row, track, stage.seconds)]
     pieces.sort(key=lambda piece: len(piece.codes))  # so that little is padded
-    nats, device = [0.0] * len(tracks), lm.heads.weight.device
+    nats, device = [0.0] * len(tracks), lm.embedding.weight.device
     for first in range(0, len(pieces), BATCH):
         batch = pieces[first : first + BATCH]
         codes = pad_sequence([piece.codes for piece in batch], batch_first=True, padding_value=lm.special)[:, None]

@@ -78,11 +78,12 @@ def _steps(lm: StreamLM, request: Request, seeds: Sequence[int]) -> Iterator[Ten
     frames = F.pad(prompt, (0, num_frames - whole), value=unknown)
     sequence = F.pad(pattern.apply(frames, lm.special), (1, 0), value=lm.special)  # [B, K, 1 + S]
     new = sequence[0] == unknown  # cells of the prompt and special cells are known already: they stay
+    all_new = new.all(dim=0).tolist()
     uniforms = _uniforms(seeds, sequence.shape).to(prompt.device)
     reader = GuidedReader(lm, request, new)
     for step in reader.steps:
         drawn = draw(reader.logits(sequence, step), request.sampling, uniforms[:, :, step])
-        sequence[:, :, step] = torch.where(new[:, step], drawn, sequence[:, :, step])
+        sequence[:, :, step] = drawn if all_new[step] else torch.where(new[:, step], drawn, sequence[:, :, step])
         if step == 1 + pattern.last_step(whole):
             yield pattern.revert(sequence[:, :, 1 + pattern.stride * whole :], 1)[:, :, 0]
             whole += 1

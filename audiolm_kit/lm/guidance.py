@@ -31,9 +31,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from audiolm_kit.conditioning import Context
+from audiolm_kit.kv_cache import KVCache
 from audiolm_kit.lm.model import StreamLM
 from audiolm_kit.lm.sampling import Sampling, fine
-from audiolm_kit.transformer import KVCache, Memory
 
 
 @dataclass(frozen=True)
@@ -123,7 +123,8 @@ class GuidedReader:
         scales = _scales(lm, request, found)
         asked = ((scales[:-1] != scales[1:]) & new.cpu()).any(dim=1)  # [R, 1 + S]
         self._asked = [[i for i, each in enumerate(step) if each] for step in asked.T.tolist()]
-        self._scales = scales.to(torch.promote_types(lm.heads.weight.dtype, torch.float32)).to(new.device)
+        scales = scales.to(torch.promote_types(lm.dtype, torch.float32)).to(new.device)
+        self._scales = [[*each.T[..., None].unbind()] for each in scales]  # [K, 1] by reading and step
         self._groups: list[tuple[list[int], _Rows]] = []
         for prompted in (True, False):
             # Rows with text stand before those without, as in conditioning.with_null.
@@ -144,8 +145,9 @@ class GuidedReader:
         for group, rows in self._groups:
             members = [i for i in group if i in asked]
             if members:
-                found.update(zip(members, rows.read(sequence, step, [group.index(i) for i in members]), strict=True))
-        return guide([found[i] for i in asked], [self._scales[i, :, step, None] for i in asked[1:]])
+                places = tuple(group.index(i) for i in members)
+                found.update(zip(members, rows.read(sequence, step, places), strict=True))
+        return guide([found[i] for i in asked], [self._scales[i][step] for i in asked[1:]])
 
 
 class _Rows:
@@ -158,60 +160,44 @@ class _Rows:
         """``visible`` ``[K, 1 + S]``: the cells of readings that begin behind the prompt; None: all, from the start."""
         batch, _, prompt_frames = request.prompt.shape
         behind = 0 if visible is None else prompt_frames
-        self._lm, self._contexts, self._prefix, self._visible = lm, contexts, request.prefix, visible
-        whole = lm.new_cache(len(contexts) * batch, request.num_frames - behind, request.prefix)
-        self._rows, self._keys, self._values = batch, whole.keys, whole.values
-        self._caches: dict[tuple[int, ...], KVCache] = {}
-        self._progress = [_Progress(lm.pattern.stride * behind) for _ in contexts]
+        self._lm, self._prefix, self._visible, self._batch = lm, request.prefix, visible, batch
+        self._whole = lm.new_cache(len(contexts) * batch, request.num_frames - behind, request.prefix)
+        lm.transformer.remember(self._whole, _stacked(contexts), lm.lead(self._prefixes(len(contexts))))
+        self._caches = {tuple(range(len(contexts))): self._whole}
+        self._next = [lm.pattern.stride * behind] * len(contexts)  # the step that each reading reads next
+        self._length = [0] * len(contexts)  # of its part of the cache
 
-    def read(self, sequence: Tensor, step: int, which: list[int]) -> list[Tensor]:
+    def read(self, sequence: Tensor, step: int, which: tuple[int, ...]) -> list[Tensor]:
         """Logits ``[B, K, V]`` of a step, for each of ``which``."""
-        alike = len({self._progress[i].step for i in which}) == 1
-        passes = [tuple(which)] if alike else [(i,) for i in which]
+        alike = len({self._next[i] for i in which}) == 1
+        passes = [which] if alike else [(i,) for i in which]
         return [logits for each in passes for logits in self._pass(sequence, step, each)]
 
     def _pass(self, sequence: Tensor, step: int, which: tuple[int, ...]) -> Sequence[Tensor]:
         """Read up to ``step`` from where ``which`` stand."""
-        count, cache, progress = len(which), self._cache(which), [self._progress[i] for i in which]
-        start, context, prefix = progress[0].step, None, None
-        if cache.length == 0:
-            context = _stacked([self._contexts[i] for i in which])
-            prefix = None if self._prefix is None else self._prefix.repeat(count, 1, 1)
+        count, start, cache = len(which), self._next[which[0]], self._cache(which)
         cells = sequence[:, :, start:step]
         if self._visible is not None:
             cells = cells.where(self._visible[:, start:step], self._lm.special)
-        states = self._lm.read(cells.repeat(count, 1, 1), context, prefix, cache)
-        for place, each in enumerate(progress):
-            each.step, each.length = step, cache.length
-            each.lead = None if cache.lead is None else cache.lead[: self._rows]
-            if each.memory is None and cache.context is not None:
-                each.memory = Memory(*(part.chunk(count)[place] for part in cache.context))
+        if count > 1:
+            cells = cells.repeat(count, 1, 1)
+        prefix = self._prefixes(count) if cache.length == 0 else None
+        states = self._lm.read(cells, None, prefix, cache)
+        for each in which:
+            self._next[each], self._length[each] = step, cache.length
         return self._lm.predict(states[:, -1:])[:, :, 0].chunk(count)
 
     def _cache(self, which: tuple[int, ...]) -> KVCache:
         """The cache of neighbouring readings, as far as they have come."""
         if which not in self._caches:
-            rows = slice(which[0] * self._rows, (which[-1] + 1) * self._rows)
-            self._caches[which] = KVCache(self._keys[:, rows], self._values[:, rows])
+            self._caches[which] = self._whole.rows(which[0] * self._batch, (which[-1] + 1) * self._batch)
         cache = self._caches[which]
-        cache.length = self._progress[which[0]].length
-        lead = self._progress[which[0]].lead  # all readings stand on one prefix
-        cache.lead = None if lead is None else lead.repeat(len(which))
-        memories = [self._progress[i].memory for i in which]
-        if cache.context is None and cache.length:
-            known = [memory for memory in memories if memory is not None]
-            cache.context = Memory(*(torch.cat(parts) for parts in zip(*known, strict=True))) if known else None
+        cache.length = self._length[which[0]]
         return cache
 
-
-@dataclass
-class _Progress:
-    """How far a reading has come."""
-
-    step: int  # the one that it reads next
-    length: int = 0  # of its part of the cache
-    memory: Memory | None = None  # its context
-    lead: Tensor | None = None  # the padding in front of its rows
+    def _prefixes(self, count: int) -> Tensor | None:
+        """The prefix of as many readings."""
+        return None if self._prefix is None else self._prefix.repeat(count, 1, 1)
 
 
 def _scales(lm: StreamLM, request: Request, found: list[Reading]) -> Tensor:

@@ -14,8 +14,10 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from audiolm_kit.conditioning import Context, SmallTextEncoder, TextConfig, TextInput
+from audiolm_kit.kv_cache import KVCache
+from audiolm_kit.lm.losses import Cells, Told, cells_of, counted_of, entropies, state_loss, told
 from audiolm_kit.lm.pattern import Pattern, PatternName
-from audiolm_kit.transformer import KVCache, Transformer, TransformerConfig
+from audiolm_kit.transformer import Transformer, TransformerConfig
 
 
 @dataclass(frozen=True)
@@ -83,6 +85,11 @@ class StreamLM(nn.Module):
         self._initialise()
 
     @property
+    def dtype(self) -> torch.dtype:
+        """Of what the layers compute with and of caches; the weights of some layers may be packed and tell nothing."""
+        return self.embedding.weight.dtype
+
+    @property
     def special(self) -> int:
         """The code that stands where no code does: V."""
         return self.config.codebook_size
@@ -98,8 +105,7 @@ class StreamLM(nn.Module):
                 padded in front with the code that is none of theirs, its codebook_size: see ``lead``.
         """
         num_frames = codes.shape[-1]
-        sequence = F.pad(self.pattern.apply(codes, self.special), (1, -1), value=self.special)
-        states = self.read(sequence, context, prefix)
+        states = self._read_codes(codes, context, prefix)
         # The states of each code, and then the heads: with flatten only one stream of a step is ever asked for.
         streams = states[:, None].expand(-1, self.config.num_codebooks, -1, -1)
         states = self.pattern.revert(streams, num_frames)
@@ -127,7 +133,8 @@ class StreamLM(nn.Module):
 
         With a cache (``new_cache``) these are the next S steps, and context and prefix are read in the first call only.
         """
-        offsets = torch.arange(self.config.num_codebooks, device=sequence.device) * (self.config.codebook_size + 1)
+        size = self.config.codebook_size + 1
+        offsets = torch.arange(0, self.config.num_codebooks * size, size, device=sequence.device)
         x, lead = self.embedding(sequence + offsets[:, None]).sum(dim=1), None
         if cache is None or cache.length == 0:
             lead = self.lead(prefix)
@@ -139,6 +146,18 @@ class StreamLM(nn.Module):
         """States ``[B, S, D] -> `` logits ``[B, K, S, V]``."""
         logits: Tensor = rearrange(self.heads(states), "b s (k v) -> b k s v", k=self.config.num_codebooks)
         return logits
+
+    def loss(self, codes: Tensor, mask: Tensor, context: Context | None = None, prefix: Tensor | None = None) -> Tensor:
+        """Cross-entropy of codes ``[B, K, T]`` in nats: the mean of the codebooks' means, a scalar.
+
+        It is ``losses.loss`` of the logits of ``forward``, which are never made as a whole; arguments as in
+        ``log_likelihood``.
+        """
+        return state_loss(*self._learned(codes, mask, context, prefix))
+
+    def told(self, codes: Tensor, mask: Tensor, context: Context | None = None, prefix: Tensor | None = None) -> Told:
+        """The same for each codebook, and how many codes are the likeliest ones; nothing is learned from it."""
+        return told(*self._learned(codes, mask, context, prefix))
 
     def log_likelihood(
         self, codes: Tensor, mask: Tensor, context: Context | None = None, prefix: Tensor | None = None
@@ -192,6 +211,20 @@ class StreamLM(nn.Module):
         states = self.text_projection(states.to(self.text_projection.weight.dtype))
         return Context(states * text.mask[..., None], text.mask)
 
+    def _read_codes(self, codes: Tensor, context: Context | None, prefix: Tensor | None) -> Tensor:
+        """Teacher forcing: codes ``[B, K, T] -> `` states ``[B, S, D]``, each of the steps before its own."""
+        sequence = F.pad(self.pattern.apply(codes, self.special), (1, -1), value=self.special)
+        return self.read(sequence, context, prefix)
+
+    def _learned(
+        self, codes: Tensor, mask: Tensor, context: Context | None, prefix: Tensor | None
+    ) -> tuple[Tensor, Tensor, list[Cells]]:
+        """What ``losses`` asks for: states ``[B * S, D]``, heads ``[K, V, D]``, and which states tell which codes."""
+        counted = counted_of(codes, mask)
+        states = self._read_codes(codes.masked_fill(~counted, self.special), context, prefix)
+        heads = rearrange(self.heads.weight, "(k v) d -> k v d", k=self.config.num_codebooks)
+        return states.flatten(0, 1), heads, cells_of(self.pattern, states.shape[1], codes, counted)
+
     def _embed_prefix(self, prefix: Tensor | None) -> list[Tensor]:
         """``[B, K, T] -> [[B, K * T, D]]``, frame by frame; nothing for a model without prefix."""
         if prefix is None:
@@ -211,28 +244,3 @@ class StreamLM(nn.Module):
         nn.init.normal_(self.embedding.weight, std=math.sqrt(1 / (2 * self.config.num_codebooks)))
         if self.config.prefix.num_codebooks:
             nn.init.normal_(self.prefix_embedding.weight, std=math.sqrt(1 / 2))
-
-
-def codebook_losses(logits: Tensor, codes: Tensor, mask: Tensor) -> Tensor:
-    """Cross-entropy of each codebook in nats, mean over the frames of its mask: ``[K]``.
-
-    Args:
-        logits: ``[B, K, T, V]``.
-        codes: ``[B, K, T]``, from 0 to V - 1; anything where masked.
-        mask: ``[B, T]`` or ``[B, K, T]``, True at frames that count.
-    """
-    counted = (mask if mask.dim() == 3 else mask[:, None]).expand(codes.shape).bool()
-    weights = counted.float()
-    return entropies(logits, codes, counted).sum(dim=(0, 2)) / weights.sum(dim=(0, 2)).clamp(min=1)
-
-
-def entropies(logits: Tensor, codes: Tensor, counted: Tensor) -> Tensor:
-    """Cross-entropy of each code in nats, ``[B, K, T]`` float32; 0 where ``counted``, ``[B, K, T]`` bool, is not."""
-    targets = codes.masked_fill(~counted, 0).flatten()
-    entropy = F.cross_entropy(logits.flatten(0, 2).float(), targets, reduction="none").view(codes.shape)
-    return entropy * counted
-
-
-def loss(logits: Tensor, codes: Tensor, mask: Tensor) -> Tensor:
-    """Mean of ``codebook_losses`` over codebooks: a scalar."""
-    return codebook_losses(logits, codes, mask).mean()

@@ -5,6 +5,7 @@ Shapes: B batch, K codebooks, V codebook size; `...` any further axes.
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -114,7 +115,8 @@ def draw(logits: Tensor, sampling: Sampling, uniforms: Tensor) -> Tensor:
     relative = fine(logits)
     relative = relative - relative.amax(dim=-1, keepdim=True)
     if not isinstance(temperature, tuple):
-        return _drawn(_kept(relative / max(temperature, COLDEST), sampling), uniforms)
+        tempered = relative if temperature == 1 else relative / max(temperature, COLDEST)
+        return _drawn(_kept(tempered, sampling), uniforms)
     heats = _column(temperature, relative)
     codes = _drawn(_kept(relative / heats.clamp(min=COLDEST), sampling), uniforms)
     return torch.where(heats[:, 0] > 0, codes, logits.argmax(dim=-1))
@@ -136,6 +138,11 @@ def _kept(logits: Tensor, sampling: Sampling) -> Tensor:
 def _drawn(logits: Tensor, uniforms: Tensor) -> Tensor:
     """``[..., V] -> [...]``: where the cumulative distribution passes the uniform number."""
     probabilities = logits.softmax(dim=-1)
+    if probabilities.device.type == "cpu":
+        # Summed one after the other, what is added is never less than nothing, and the place can be searched for.
+        summed = probabilities.cumsum(dim=-1)
+        place = torch.searchsorted(summed, uniforms[..., None].to(summed.dtype) * summed[..., -1:], right=True)
+        return place[..., 0].clamp_(max=logits.shape[-1] - 1)
     # A parallel cumulative sum may creep up where nothing is added: a code of probability 0 is never reached.
     reached = probabilities.cumsum(dim=-1) * (probabilities > 0)
     goal = uniforms[..., None].to(reached.dtype) * reached.amax(dim=-1, keepdim=True)
@@ -149,7 +156,7 @@ def _least_of_k(logits: Tensor, sampling: Sampling) -> Tensor | None:
         return logits.topk(top_k, dim=-1).values[..., -1:] if 0 < top_k < size else None
     counts = [min(count or size, size) for count in top_k]
     highest = logits.topk(max(counts), dim=-1).values
-    last = torch.tensor([count - 1 for count in counts], device=logits.device)[:, None]
+    last = _sent(tuple(count - 1 for count in counts), torch.int64, logits.device)
     return highest.gather(-1, last.expand(*highest.shape[:-1], 1))
 
 
@@ -185,7 +192,13 @@ def _settled(value: Any) -> Any:
 
 def _column(values: tuple[float, ...], logits: Tensor) -> Tensor:
     """One value for each codebook, beside logits ``[..., K, V]``: ``[K, 1]``."""
-    return torch.tensor(values, dtype=logits.dtype, device=logits.device)[:, None]
+    return _sent(values, logits.dtype, logits.device)
+
+
+@functools.lru_cache(maxsize=64)
+def _sent(values: tuple[float, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
+    """``[K, 1]``, sent to a GPU once and not at every step: each time, the host would wait for it."""
+    return torch.tensor(values, dtype=dtype, device=device)[:, None]
 
 
 def _is_number(value: object) -> bool:

@@ -236,7 +236,7 @@ def test_the_cache_is_as_large_as_it_is_said_to_be(audiogen_folder: Path) -> Non
     model = patient_of(audiogen_folder).models["lm"]
     cache = model.lm.new_cache(2, 50)
     said = estimate.cache_of(model, 50)
-    assert said == sum(each.numel() * each.element_size() for each in (cache.keys, cache.values))
+    assert said == sum(each.numel() * each.element_size() for each in cache.layers)
 
 
 def test_a_manifest_that_is_none_is_a_fault(audiogen_folder: Path, tmp_path: Path) -> None:

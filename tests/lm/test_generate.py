@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from typing import Any
+from unittest.mock import patch
+
 import pytest
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from audiolm_kit.conditioning import Context
 from audiolm_kit.lm.generate import generate, steps
 from audiolm_kit.lm.guidance import guide
 from audiolm_kit.lm.model import LMConfig, Prefix, StreamLM
 from audiolm_kit.lm.sampling import Sampling
-from audiolm_kit.transformer import TransformerConfig
+from audiolm_kit.transformer import Transformer, TransformerConfig
 
 K, V = 3, 11
 NO_PREFIX = Prefix()
@@ -189,6 +193,51 @@ def test_frames_come_one_by_one_as_soon_as_they_are_whole(pattern: str) -> None:
         assert torch.equal(frame, expected[:, :, t])
         assert len(passes) == lm.pattern.last_step(t) - lm.pattern.first_step(2) + 1
     assert t == 5
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16, torch.float64])
+@pytest.mark.parametrize("sampling", [Sampling(temperature=0), GREEDY, DRAWN], ids=["guided", "greedy", "drawn"])
+def test_in_any_dtype_steps_of_the_short_way_draw_what_those_of_the_long_way_do(
+    dtype: torch.dtype, sampling: Sampling
+) -> None:
+    lm, context = tiny_lm().to(dtype), context_of([4, 2])
+    context = context._replace(states=context.states.to(dtype))
+    codes = generate(lm, codes_of(2, 3), 9, sampling, context, seeds=[1, 2])
+    assert lm.dtype == dtype
+    with patch.object(Transformer, "_steady", return_value=False):
+        assert torch.equal(generate(lm, codes_of(2, 3), 9, sampling, context, seeds=[1, 2]), codes)
+
+
+class Waits(TorchDispatchMode):
+    """Notes every operation for whose outcome the host of a GPU would wait."""
+
+    NAMES = ("_local_scalar_dense", "nonzero", "is_nonzero", "equal", "masked_select", "_unique2", "item")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[str] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func.overloadpacket.__name__ in self.NAMES:
+            self.found.append(str(func))
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize(
+    "sampling",
+    [DRAWN, Sampling((0.0, 1.0, 2.0), (7, 0, 5), (0.9, 0.5, 0.0), (0.1, 0.0, 0.2), (3.0, 1.0, 2.0))],
+    ids=["one for all", "for each codebook"],
+)
+@pytest.mark.parametrize("positions", ["sinusoidal", "rotary", "relative"])
+def test_the_host_never_waits_for_a_step(positions: str, sampling: Sampling) -> None:
+    prefix = torch.full((2, 2, 3), V)
+    prefix[0] = codes_of(1, 3, num_codebooks=2)[0]
+    frames = steps(tiny_lm("delay", Prefix(2, V), positions), codes_of(2, 2), 9, sampling, context_of([4, 2]), prefix)
+    with Waits() as first:
+        next(frames)
+    with Waits() as then:
+        next(frames), next(frames)
+    assert first.found and not then.found
 
 
 def test_generation_leaves_no_trace() -> None:

@@ -14,7 +14,8 @@ from audiolm_kit.conditioning import Context, TextConfig, TextInput
 from audiolm_kit.inference.audiogen import AudioGen
 from audiolm_kit.lm.adapters import Adapters, adapt, load_adapters, merge_folder, save_adapters
 from audiolm_kit.lm.lora import AdaptedLinear, LoRAConfig, add, merge, merged, trained_weights
-from audiolm_kit.lm.model import LMConfig, StreamLM, codebook_losses
+from audiolm_kit.lm.losses import codebook_losses
+from audiolm_kit.lm.model import LMConfig, StreamLM
 from audiolm_kit.transformer import TransformerConfig
 
 CONFIG = LMConfig(

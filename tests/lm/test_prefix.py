@@ -12,7 +12,8 @@ from torch import Tensor
 from audiolm_kit.conditioning import Context
 from audiolm_kit.lm.generate import generate, steps
 from audiolm_kit.lm.guidance import guide
-from audiolm_kit.lm.model import LMConfig, Prefix, StreamLM, loss
+from audiolm_kit.lm.losses import loss
+from audiolm_kit.lm.model import LMConfig, Prefix, StreamLM
 from audiolm_kit.lm.sampling import Sampling
 from audiolm_kit.transformer import TransformerConfig
 
