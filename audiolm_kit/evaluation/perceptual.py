@@ -1,4 +1,4 @@
-"""How well a sound fits a text: the contract of a scorer, and CLAP as transformers has it.
+"""How well a sound fits a text: the contract of a scorer, CLAP of transformers, and the door to its other models.
 
 Shapes: N pairs of a sound and a text, W windows of sounds, D width of the embeddings both are compared in.
 """
@@ -167,3 +167,51 @@ def unit(found: Any) -> Tensor:
     """What a version of transformers returns for features, as unit embeddings [W, D] on the CPU."""
     features: Tensor = found if isinstance(found, Tensor) else found.pooler_output
     return torch.nn.functional.normalize(features.float(), dim=-1).cpu()
+
+
+def opened(name: str, part: str, kinds: Sequence[str], what: str) -> tuple[Any, Any]:
+    """A model of transformers that listens, in single precision and evaluation mode, and its preparation of sounds.
+
+    Args:
+        name: A folder, or a name on the hub.
+        part: The class of transformers that reads it.
+        kinds: The model types that will do.
+        what: It is to be, for errors.
+
+    Raises:
+        FileNotFoundError: There is no such model.
+        ValueError: What is there lacks weights, which transformers would make up.
+    """
+    import transformers
+
+    library: Any = transformers
+    try:
+        config = library.AutoConfig.from_pretrained(name)
+        if config.model_type not in kinds:
+            raise ValueError(f"it is of type {config.model_type}, wanted {' or '.join(kinds)}")
+        preparation = library.AutoFeatureExtractor.from_pretrained(name)
+        model, report = getattr(library, part).from_pretrained(name, output_loading_info=True)
+    except (OSError, ValueError, RuntimeError) as error:
+        cause = str(error).split("\n", 1)[0]
+        raise FileNotFoundError(f"no {what} at {name!r} ({cause}): give a folder or a name on the hub") from None
+    missing = sorted(key for key in report["missing_keys"] if not key.endswith((*TABLES, "masked_spec_embed")))
+    if missing:
+        raise ValueError(f"the {what} at {name!r} lacks {len(missing)} weights, as {missing[0]}: fetch it again")
+    return model.float().eval().requires_grad_(False), preparation
+
+
+def speech_recogniser(name: str, device: str) -> Any:
+    """The pipeline of transformers that writes down what is said.
+
+    Raises:
+        FileNotFoundError: There is no such model.
+    """
+    import transformers
+
+    library: Any = transformers
+    try:
+        return library.pipeline("automatic-speech-recognition", model=name, device=device)
+    except (OSError, ValueError, RuntimeError, KeyError) as error:
+        cause = str(error).split("\n", 1)[0]
+        told = f"no recogniser of speech at {name!r} ({cause})"
+        raise FileNotFoundError(f"{told}: give a folder or a name on the hub") from None

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
-from audiolm_kit.evaluation.signal import LIMIT, mel_distance, si_sdr
+from audiolm_kit.evaluation.signal import HEARD, LIMIT, WINDOWS, mel_distance, si_sdr, stft_distance
 
 RATE = 16000
 
@@ -120,3 +121,37 @@ def test_sounds_that_cannot_be_compared_are_refused(estimate: Tensor, reference:
 def test_a_constant_has_no_si_sdr() -> None:
     with pytest.raises(ValueError, match="1 of 1 references are silent"):
         si_sdr(noise(16000), torch.full((16000,), 0.1))
+
+
+# --- short-time spectra -----------------------------------------------------------------------------------------------
+
+
+def test_the_stft_distance_is_that_of_scipys_spectra() -> None:
+    scipy_signal = pytest.importorskip("scipy.signal")
+    reference, estimate = noise(4096), noise(4096, seed=1)
+    terms = []
+    for size in WINDOWS:
+        window = scipy_signal.get_window("hann", size)
+        transform = scipy_signal.ShortTimeFFT(window, size // 4, RATE)
+        made, real = (
+            abs(transform.stft(each.numpy(), p0=0, p1=4096 // (size // 4) + 1)) for each in (estimate, reference)
+        )
+        floor = real.max() * 10 ** (-HEARD / 20)
+        convergence = ((made - real) ** 2).sum() ** 0.5 / (real**2).sum() ** 0.5
+        logs = abs(np.log(np.maximum(made, floor)) - np.log(np.maximum(real, floor))).mean()
+        terms.append(convergence + logs)
+    assert float(stft_distance(estimate, reference)) == pytest.approx(np.mean(terms), rel=1e-9)
+
+
+def test_the_stft_distance_is_nought_only_to_itself_and_grows_with_noise() -> None:
+    reference = noise(3, 4000)
+    assert torch.equal(stft_distance(reference, reference), torch.zeros(3, dtype=torch.float64))
+    near, far = (stft_distance(reference + share * noise(3, 4000, seed=1), reference) for share in (0.1, 1.0))
+    assert bool((0 < near).all()) and bool((near < far).all())
+
+
+def test_the_stft_distance_does_not_depend_on_a_gain_of_both() -> None:
+    reference, estimate = noise(2, 8000), noise(2, 8000, seed=1)
+    assert torch.allclose(stft_distance(-9 * estimate, -9 * reference), stft_distance(estimate, reference))
+    halved = stft_distance(0.5 * reference, reference)
+    assert torch.allclose(halved, torch.full((2,), 0.5 + math.log(2), dtype=torch.float64))
