@@ -10,8 +10,9 @@ import dataclasses
 import itertools
 import json
 import shutil
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,8 @@ from audiolm_kit.audio import fit, read, write, write_bytes
 from audiolm_kit.data.manifest import Row
 
 Entry = dict[str, Any]
+Maker = Callable[[Sequence[int]], list[Sound]]
+"""The sounds of some items, by their numbers."""
 BATCH = 32
 """Generations between two visits to the disk; what comes out does not depend on it."""
 
@@ -81,21 +84,36 @@ def write_arm(model: AudioGen | Wordless, arm: Arm, items: Sequence[Item], folde
         "arm": dataclasses.asdict(arm),
         "items": [[item.text, item.labels, item.prompt and item.prompt.path] for item in items],
     }
-    home = begin(folder / arm.name, plan)
+    told = [
+        {"text": item.text, "labels": list(item.labels), "seed": arm.seed + number}
+        | ({"prompt": Path(item.prompt.path).name, "prompt_label": item.prompt.label} if item.prompt else {})
+        for number, item in enumerate(items)
+    ]
+    write_sounds(folder / arm.name, plan, told, lambda numbers: make(model, arm, items, numbers))
+
+
+def write_sounds(
+    home: Path, plan: Entry, told: Sequence[Entry], make: Maker, rank: Callable[[int], float] | None = None
+) -> None:
+    """Write the sounds of an arm and what each one is; those that stand there already are kept.
+
+    Args:
+        home: folder of the arm.
+        plan: all that decides what the sounds are; of another one the arm is begun anew.
+        told: what the index says of each sound.
+        make: makes sounds by their numbers, up to BATCH at once.
+        rank: by which of an item's numbers those that are made at once are chosen; None: as they come.
+    """
+    begin(home, plan)
     if (home / "index.json").is_file():
         return
-    paths = [home / f"{number:04d}.flac" for number in range(len(items))]
-    todo = [number for number, path in enumerate(paths) if not path.is_file()]
-    for first in tqdm(range(0, len(todo), BATCH), desc=arm.name, disable=None):
+    paths = [home / f"{number:04d}.flac" for number in range(len(told))]
+    todo = sorted((number for number, path in enumerate(paths) if not path.is_file()), key=rank)
+    for first in tqdm(range(0, len(todo), BATCH), desc=home.name, disable=None):
         batch = todo[first : first + BATCH]
-        for number, sound in zip(batch, make(model, arm, items, batch), strict=True):
+        for number, sound in zip(batch, make(batch), strict=True):
             write(paths[number], sound)
-    told = [
-        {"path": path.name, "text": item.text, "labels": list(item.labels), "seed": arm.seed + number}
-        | ({"prompt": Path(item.prompt.path).name, "prompt_label": item.prompt.label} if item.prompt else {})
-        for number, (path, item) in enumerate(zip(paths, items, strict=True))
-    ]
-    write_index(home, plan, told)
+    write_index(home, plan, [{"path": path.name} | each for path, each in zip(paths, told, strict=True)])
 
 
 def make(model: AudioGen | Wordless, arm: Arm, items: Sequence[Item], numbers: Sequence[int]) -> list[Sound]:
@@ -120,16 +138,19 @@ def write_recordings(
     for name in kinds:
         where = [[row.path, row.start, row.duration] for row in rows]
         plan = {"arm": {"name": name}, "rows": where} | ({"codec": fingerprint} if name != "real" else {})
-        home = begin(folder / name, plan)
-        if (home / "index.json").is_file():
-            continue
-        told = []
-        for number, row in enumerate(tqdm(rows, desc=name, disable=None)):
-            sound = fit(read(row.path, row.start, row.duration), codec.sample_rate, codec.channels)
-            path = home / f"{number:04d}.flac"
-            write(path, there_and_back(codec, sound) if name != "real" else sound)
-            told.append({"path": path.name, "text": row.caption or "", "labels": [row.label or ""]})
-        write_index(home, plan, told)
+        told = [{"text": row.caption or "", "labels": [row.label or ""]} for row in rows]
+        write_sounds(folder / name, plan, told, partial(some_heard, codec, rows, name))
+
+
+def some_heard(codec: NeuralCodec, rows: Sequence[Row], kind: str, numbers: Sequence[int]) -> list[Sound]:
+    """Of the rows those with these numbers."""
+    return [heard(codec, rows[number], kind) for number in numbers]
+
+
+def heard(codec: NeuralCodec, row: Row, kind: str) -> Sound:
+    """A recording at the codec's rate: ``real``, or what the codec leaves of it."""
+    sound = fit(read(row.path, row.start, row.duration), codec.sample_rate, codec.channels)
+    return sound if kind == "real" else there_and_back(codec, sound)
 
 
 @torch.no_grad()

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
-from typing import NamedTuple
+from typing import NamedTuple, Protocol, TypeVar
 
 import numpy as np
 from measured import Entry, open_judges, record, row, score_of_models, write_json
@@ -46,11 +46,50 @@ def heard(arm: Path) -> Heard:
     return Heard(told["sounds"], np.load(arm / "vectors.npy"))
 
 
-def arms(folder: Path, pattern: str) -> list[Heard]:
-    """The arms of all seeds in their order; a setting that was not run is an error."""
-    found = [heard(path.parent) for path in sorted(folder.glob(f"{pattern}/verdicts.json"))]
+class Voices(NamedTuple):
+    """The voices in one arm's sounds, before and behind the end of the prompt; zeros where nothing is said."""
+
+    before: np.ndarray  # [N, D], of length 1
+    behind: np.ndarray  # [N, D]
+    labels: list[str]
+    """Whose they should be."""
+
+
+def voices(arm: Path) -> Voices:
+    """One arm, its voices heard."""
+    told = json.loads((arm / "voices.json").read_text(encoding="utf-8"))["sounds"]
+    both = np.load(arm / "voices.npy").astype(float)
+    return Voices(both[:, 0], both[:, 1], [sound["labels"][0] for sound in told])
+
+
+class Labelled(Protocol):
+    """Of an arm, what each of its sounds should be."""
+
+    @property
+    def labels(self) -> list[str]: ...
+
+
+Arm = TypeVar("Arm")
+Prompted = TypeVar("Prompted", bound=Labelled)
+
+
+def read_arms(folder: Path, pattern: str, file: str, read: Callable[[Path], Arm]) -> list[Arm]:
+    """The arms of all seeds that have a ``file``, in their order; a setting that was not run is an error."""
+    found = [read(path.parent) for path in sorted(folder.glob(f"{pattern}/{file}"))]
     if not found:
         raise ValueError(f"{folder} has no arm {pattern}: write and judge the sounds first")
+    return found
+
+
+def arms(folder: Path, pattern: str) -> list[Heard]:
+    """Those in which words or events are heard."""
+    return read_arms(folder, pattern, "verdicts.json", heard)
+
+
+def prompted(found: list[Prompted], real: Prompted) -> list[Prompted]:
+    """The arms, if they have the prompts of the real recordings."""
+    if any(arm.labels != real.labels for arm in found):
+        raise ValueError("the continuations have other prompts than the recordings: write both anew")
     return found
 
 

@@ -5,16 +5,26 @@ B items of a batch, S steps, D width, K codebooks, T frames, V codebook size.
 
 from __future__ import annotations
 
-import re
+import sys
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-import torch
-import yaml
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tools"))
 
-from audiolm_kit import checkpoint
-from audiolm_kit.codec.model import CodecConfig, NeuralCodec
-from audiolm_kit.lm.model import LMConfig, StreamLM
+from preset_sizes import (
+    CODEC_HEAD,
+    GIB,
+    INPUT,
+    LOGIT,
+    Content,
+    codec_of,
+    codec_row,
+    lm_of,
+    main,
+    parameters,
+    read,
+    rows,
+)
 
 HERE = Path(__file__).parent
 PRESETS = {
@@ -32,7 +42,6 @@ CODECS = {
 }
 # Width, inner width, layers and heads of the T5s that are named.
 T5 = {"t5-base": (768, 3072, 12, 12), "t5-large": (1024, 4096, 24, 16)}
-GIB = 2**30
 STATE = 4 + 4 + 8
 """Bytes for each trained parameter in float32 or bf16-mixed: weight, gradient, Adam's two moments."""
 AVERAGE = 4
@@ -40,10 +49,6 @@ AVERAGE = 4
 KEPT = 46
 """Bytes that a layer keeps for the way back, for each step and each unit of width, in bf16-mixed: 14 for attention, 10
 for cross-attention, 22 for the feed-forward. (Counting what torch saves on a CPU gives 46.3.)"""
-INPUT = 4
-"""Of them its input, which is all that gradient checkpointing keeps."""
-LOGIT = 12
-"""Bytes for each logit: as computed, in float32, and its gradient."""
 
 
 class Sizes(NamedTuple):
@@ -60,26 +65,6 @@ class Sizes(NamedTuple):
         return self.parameters * (STATE + AVERAGE * average) / ranks / GIB
 
 
-def read(names: tuple[str, ...]) -> dict[str, Any]:
-    """A recipe's files, each laid upon the one before."""
-    content: Any = {}
-    for name in names:
-        content = laid_upon(content, yaml.safe_load((HERE / f"{name}.yaml").read_text(encoding="utf-8")))
-    return dict(content)
-
-
-def laid_upon(below: Any, above: Any) -> Any:
-    """Mappings key by key; anything else is replaced."""
-    if not (isinstance(below, dict) and isinstance(above, dict)):
-        return above
-    return below | {key: laid_upon(below.get(key), value) for key, value in above.items()}
-
-
-def parameters(model: torch.nn.Module) -> int:
-    """How many numbers are trained."""
-    return sum(weight.numel() for weight in model.parameters())
-
-
 def t5_parameters(name: str) -> int:
     """How many the encoder of a T5 has: embeddings, layers, the last norm, the table of relative positions."""
     width, inner, layers, heads = T5[name]
@@ -87,11 +72,10 @@ def t5_parameters(name: str) -> int:
     return 32128 * width + layers * layer + width + 32 * heads
 
 
-def sizes(content: dict[str, Any]) -> Sizes:
+def sizes(content: Content) -> Sizes:
     """What a recipe's model takes."""
-    config = checkpoint.from_plain(LMConfig, content["model"]["init_args"]["lm"], "lm")
-    with torch.device("meta"):
-        lm = StreamLM(config)
+    lm = lm_of(content)
+    config = lm.config
     data = content["data"]["init_args"]
     frames, batch = data["frames"], data["batch_size"]
     cells = batch * (1 + lm.pattern.num_steps(frames)) * config.transformer.dim
@@ -105,41 +89,12 @@ def sizes(content: dict[str, Any]) -> Sizes:
     )
 
 
-def codec_of(content: dict[str, Any]) -> NeuralCodec:
-    """A recipe's codec, without weights."""
-    config = checkpoint.from_plain(CodecConfig, content["model"]["init_args"]["codec"], "codec")
-    with torch.device("meta"):
-        return NeuralCodec(config)
-
-
-def rows(cells: list[list[str]]) -> list[str]:
-    """A Markdown table; the first row is its head."""
-    lines = ["| " + " | ".join(row) + " |" for row in cells]
-    return [lines[0], "|" + "---|" * len(cells[0]), *lines[1:]]
-
-
 def preset_row(name: str) -> list[str]:
     """A preset's sizes; the released model alone averages its weights."""
-    each, average = sizes(read(PRESETS[name])), name == "medium"
+    each, average = sizes(read(HERE, PRESETS[name])), name == "medium"
     state = [f"{each.state(average):.1f}", f"{each.state(average, 8):.2f}", f"{each.state(average, 64):.2f}"]
     kept = [f"{each.plain:.1f}", f"{each.checkpointed:.1f}"]
     return [f"`{name}`", f"{each.parameters / 1e6:,.1f} M", f"{each.t5 / 1e6:.1f} M", *state, *kept]
-
-
-def codec_row(name: str) -> list[str]:
-    """A codec's sizes and rates."""
-    codec = codec_of(read(CODECS[name]))
-    codes = codec.frame_rate * codec.num_codebooks
-    bits = codes * (codec.codebook_size - 1).bit_length()
-    books = f"{codec.num_codebooks} x {codec.codebook_size:,}"
-    return [
-        f"`{name}`",
-        f"{parameters(codec) / 1e6:.1f} M",
-        f"{codec.hop}",
-        books,
-        f"{codec.frame_rate:g}",
-        f"{bits:,.0f}",
-    ]
 
 
 def table() -> str:
@@ -147,17 +102,9 @@ def table() -> str:
     state = ["state, one GPU or `ddp`", "`fsdp2` on 8", "on 64"]
     head = ["preset", "trained", "frozen T5", *state, "kept on the way", "checkpointed"]
     presets = rows([head, *map(preset_row, PRESETS)])
-    head = ["codec", "trained", "stride", "codebooks", "frames a second", "bit/s"]
-    return "\n".join([*presets, "", *rows([head, *map(codec_row, CODECS)])])
-
-
-def main() -> None:
-    """Write the tables between their marks."""
-    path = HERE / "README.md"
-    text = path.read_text(encoding="utf-8")
-    new = re.sub(r"(?<=<!-- sizes -->\n).*?(?=<!-- /sizes -->)", lambda _: table() + "\n", text, flags=re.DOTALL)
-    path.write_text(new, encoding="utf-8")
+    codecs = [codec_row(name, codec_of(read(HERE, files))) for name, files in CODECS.items()]
+    return "\n".join([*presets, "", *rows([CODEC_HEAD, *codecs])])
 
 
 if __name__ == "__main__":
-    main()
+    main(HERE, table)

@@ -22,18 +22,14 @@ from typing import Any, NamedTuple
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tools"))
 
 from cuts import cut, prompt_seconds, words
-from sound_arms import BATCH, begin, there_and_back, write_index
+from sound_arms import Entry, Maker, heard, write_sounds
 from strings import DIGITS
-from tqdm import tqdm
 from tradeoff import measure
 
 from audiolm_kit import AudioGen, AudioLM, NeuralCodec, Sampling, Sound, checkpoint
-from audiolm_kit.audio import fit, read, write, write_bytes
+from audiolm_kit.audio import read, write_bytes
 from audiolm_kit.data.manifest import Row, read_manifest
 
-Entry = dict[str, Any]
-Maker = Callable[[Sequence[int]], list[Sound]]
-"""The sounds of some items, by their numbers."""
 GIVEN = 2
 """Digits of a prompt."""
 VOICED, FOLLOWED = 2.0, 0.9
@@ -75,19 +71,9 @@ class Given:
 
 
 def write_arm(home: Path, plan: Entry, told: list[Entry], make: Maker) -> None:
-    """Write the sounds of an arm and what each one is; those that stand there already are kept."""
+    """Write the sounds of an arm, unless they stand there; those of prompts of one length are made side by side."""
     plan = {"arm": plan | {"name": home.name}, "items": told}
-    begin(home, plan)
-    if (home / "index.json").is_file():
-        return
-    paths = [home / f"{number:04d}.flac" for number in range(len(told))]
-    todo = [number for number, path in enumerate(paths) if not path.is_file()]
-    todo.sort(key=lambda number: told[number].get("prompt", 0.0))  # of one length, they are made side by side
-    for first in tqdm(range(0, len(todo), BATCH), desc=home.name, disable=None):
-        batch = todo[first : first + BATCH]
-        for number, sound in zip(batch, make(batch), strict=True):
-            write(paths[number], sound)
-    write_index(home, plan, [{"path": path.name} | each for path, each in zip(paths, told, strict=True)])
+    write_sounds(home, plan, told, make, rank=lambda number: told[number].get("prompt", 0.0))
 
 
 Piece = tuple[Entry, Sound]
@@ -218,20 +204,13 @@ def write_real(
     codec: NeuralCodec, rows: list[Row], told: list[Entry], home: Path, kept: Callable[[int], float] | None = None
 ) -> None:
     """Strings as they are and through the codec, all of them or up to a time."""
+    plans: dict[str, Entry] = {"real": {}, "reconstruction": {"codec": checkpoint.fingerprint(codec)}}
+    for kind, plan in plans.items():
 
-    def heard(number: int) -> Sound:
-        return fit(whole(rows[number]), codec.sample_rate, codec.channels)
+        def make(batch: Sequence[int], kind: str = kind) -> list[Sound]:
+            return [cut(heard(codec, rows[i], kind), 0.0, kept(i) if kept else rows[i].duration) for i in batch]
 
-    def as_kept(number: int, sound: Sound) -> Sound:
-        return cut(sound, 0.0, kept(number)) if kept else sound
-
-    write_arm(home / "real", {}, told, lambda batch: [as_kept(i, heard(i)) for i in batch])
-    write_arm(
-        home / "reconstruction",
-        {"codec": checkpoint.fingerprint(codec)},
-        told,
-        lambda batch: [as_kept(i, there_and_back(codec, heard(i))) for i in batch],
-    )
+        write_arm(home / kind, plan, told, make)
 
 
 def voices(given: Given) -> None:
@@ -240,7 +219,7 @@ def voices(given: Given) -> None:
     for seed in given.seeds:
         model = AudioLM.load(given.out / f"audiolm-{seed}")
         resynthesis(model, rows, seed, given.sounds / "voices" / f"resynthesis-{seed}")
-        # Who is heard is asked of what follows the prompt alone (hear.py).
+        # Who is heard is asked of what follows the prompt alone (tools/judge_arms.py).
         prompts = [Prompt(row, told | {"from": told["prompt"]}) for row, told in prompted(rows, model.codec)]
         continuation(model, prompts, VOICED, seed, given.sounds / "voices" / f"continuation-{seed}")
 

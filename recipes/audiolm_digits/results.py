@@ -2,7 +2,7 @@
 
     python results.py voices --judges FOLDER --sounds build/audiolm_digits/sounds -o results/voices.json
 
-runs in the judges' environment, after tools/judge_arms.py and hear.py. Every interval draws models, then their sounds.
+runs in the judges' environment, after tools/judge_arms.py. Every interval draws models, then their sounds.
 """
 
 from __future__ import annotations
@@ -11,13 +11,13 @@ import json
 import sys
 from pathlib import Path
 from types import ModuleType
-from typing import NamedTuple
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tools"))
 
 import numpy as np
 from measured import Entry, row, ruled, score, score_of_models
-from verdicts import Heard, arms, count, differences, floor, heard, plain
+from verdicts import Heard, Voices, arms, count, differences, floor, heard, plain, read_arms
+from verdicts import voices as voices_in
 
 KEPT, CHANCE, SHARE = 0.4, 0.15, 0.8
 """By how much a continuation's speaker is to be heard more often than that of acoustic generation, how near the latter
@@ -29,32 +29,16 @@ FEWER, WITHIN = 3.0, 0.03
 # --- voices -----------------------------------------------------------------------------------------------------------
 
 
-class Voices(NamedTuple):
-    """An arm's speakers as they should be, and the vectors ``[N, D]`` of what was heard (hear.py)."""
-
-    speakers: list[str]
-    vectors: np.ndarray
-
-
-def voices_in(arm: Path) -> Voices:
-    """One arm, heard."""
-    told = json.loads((arm / "voices.json").read_text(encoding="utf-8"))
-    return Voices(told["speakers"], np.load(arm / "voices.npy"))
-
-
 def voices_of(folder: Path, pattern: str) -> list[Voices]:
-    """The arms of all seeds in their order; a setting that was not run is an error."""
-    found = [voices_in(path.parent) for path in sorted(folder.glob(f"{pattern}/voices.json"))]
-    if not found:
-        raise ValueError(f"{folder} has no arm {pattern}: write and hear the sounds first")
-    return found
+    """The arms of all seeds in their order."""
+    return read_arms(folder, pattern, "voices.json", voices_in)
 
 
 def centroids(known: Voices) -> dict[str, np.ndarray]:
     """The mean voice of each speaker, of length 1."""
-    names, found = np.array(known.speakers), {}
-    for name in sorted(set(known.speakers)):
-        mean = known.vectors[names == name].mean(0)
+    names, found = np.array(known.labels), {}
+    for name in sorted(set(known.labels)):
+        mean = known.behind[names == name].mean(0)
         found[name] = mean / np.linalg.norm(mean)
     return found
 
@@ -62,11 +46,11 @@ def centroids(known: Voices) -> dict[str, np.ndarray]:
 def same(arm: Voices, centres: dict[str, np.ndarray], permuted: bool = False) -> np.ndarray:
     """Whether the nearest speaker is the right one (or, ``permuted``, another sound's), ``[N]``; silence is nobody."""
     names = list(centres)
-    nearest = (arm.vectors @ np.stack([centres[name] for name in names]).T).argmax(1)
-    wanted = np.array(arm.speakers)
+    nearest = (arm.behind @ np.stack([centres[name] for name in names]).T).argmax(1)
+    wanted = np.array(arm.labels)
     if permuted:
         wanted = wanted[np.random.default_rng(0).permutation(len(wanted))]
-    return ((np.array(names)[nearest] == wanted) & (np.abs(arm.vectors).sum(1) > 0)).astype(float)
+    return ((np.array(names)[nearest] == wanted) & (np.abs(arm.behind).sum(1) > 0)).astype(float)
 
 
 def voices(judges: ModuleType, sounds: Path) -> list[Entry]:
@@ -129,11 +113,8 @@ def said_in(arm: Path, permuted: bool = False) -> np.ndarray:
 
 
 def strings_said(folder: Path, pattern: str, permuted: bool = False) -> list[np.ndarray]:
-    """The same of all seeds in their order; a setting that was not run is an error."""
-    found = sorted(folder.glob(f"{pattern}/index.json"))
-    if not found:
-        raise ValueError(f"{folder} has no arm {pattern}: write and judge the sounds first")
-    return [said_in(path.parent, permuted) for path in found]
+    """The same of all seeds in their order."""
+    return read_arms(folder, pattern, "index.json", lambda arm: said_in(arm, permuted))
 
 
 def words(sounds: Path) -> list[Entry]:

@@ -5,16 +5,13 @@ B items of a batch, S steps, D width, H heads, K codebooks, T frames, V codebook
 
 from __future__ import annotations
 
-import re
+import sys
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-import torch
-import yaml
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tools"))
 
-from audiolm_kit import checkpoint
-from audiolm_kit.codec.model import CodecConfig, NeuralCodec
-from audiolm_kit.lm.model import LMConfig, StreamLM
+from preset_sizes import CODEC_HEAD, GIB, INPUT, LOGIT, codec_of, codec_row, lm_of, main, parameters, read, rows
 
 HERE = Path(__file__).parent
 STAGES = {
@@ -28,17 +25,12 @@ CODECS = {"codec": ("codec",), "codec_piano": ("codec", "codec_piano")}
 CODEC_OF = {"coarse": "codec", "fine": "codec", "acoustic": "codec", "coarse_piano": "codec_piano"}
 RATES = (25, 50)
 """Semantic codes a second before repeats are taken out: the paper's w2v-BERT, and the models that stand in for it."""
-GIB = 2**30
 STATE = 4 + 4
 """Bytes for each trained parameter in float32 or bf16-mixed: weight and gradient. Adafactor keeps a row and a column of
 moments for each matrix, which is next to nothing."""
 KEPT = 40
 """Bytes that a layer keeps for the way back, for each step and each unit of width, in bf16-mixed: 14 for attention, 22
 for the feed-forward, 4 for dropout."""
-INPUT = 4
-"""Of them its input, which is all that gradient checkpointing keeps."""
-LOGIT = 12
-"""Bytes for each logit: as computed, in float32, and its gradient."""
 PAIR = 4 + 2 + 2 + 4
 """Bytes for each pair of steps and each head, where relative positions are added to scores: in float32 and in bf16, and
 the gradients of both. One layer's at a time."""
@@ -62,53 +54,19 @@ class Sizes(NamedTuple):
         return self.parameters * STATE / GIB
 
 
-def read(names: tuple[str, ...]) -> dict[str, Any]:
-    """A recipe's files, each laid upon the one before."""
-    content: Any = {}
-    for name in names:
-        content = laid_upon(content, yaml.safe_load((HERE / f"{name}.yaml").read_text(encoding="utf-8")))
-    return dict(content)
-
-
-def laid_upon(below: Any, above: Any) -> Any:
-    """Mappings key by key; anything else is replaced."""
-    if not (isinstance(below, dict) and isinstance(above, dict)):
-        return above
-    return below | {key: laid_upon(below.get(key), value) for key, value in above.items()}
-
-
-def parameters(model: torch.nn.Module) -> int:
-    """How many numbers are trained."""
-    return sum(weight.numel() for weight in model.parameters())
-
-
-def codec_of(content: dict[str, Any]) -> NeuralCodec:
-    """A recipe's codec, without weights."""
-    config = checkpoint.from_plain(CodecConfig, content["model"]["init_args"]["codec"], "codec")
-    with torch.device("meta"):
-        return NeuralCodec(config)
-
-
-def lm_of(content: dict[str, Any]) -> StreamLM:
-    """A stage's model, without weights."""
-    config = checkpoint.from_plain(LMConfig, content["model"]["init_args"]["lm"], "lm")
-    with torch.device("meta"):
-        return StreamLM(config)
-
-
 def frames_of(name: str, rate: float) -> tuple[int, int]:
     """Frames of a stage's window, and codes in front of them, at most, at a rate of semantic codes."""
-    data = read(STAGES[name])["data"]["init_args"]
+    data = read(HERE, STAGES[name])["data"]["init_args"]
     if name == "semantic":
         return round(data["seconds"] * rate), 0
-    frames = round(data["seconds"] * codec_of(read(CODECS[CODEC_OF[name]])).frame_rate)
+    frames = round(data["seconds"] * codec_of(read(HERE, CODECS[CODEC_OF[name]])).frame_rate)
     first, end = data.get("prefix_codebooks", (0, 0))
     return frames, (end - first) * frames if data["stage"] == "fine" else round(data["seconds"] * rate)
 
 
 def sizes(name: str) -> Sizes:
     """What a stage takes."""
-    content = read(STAGES[name])
+    content = read(HERE, STAGES[name])
     lm, batch = lm_of(content), content["data"]["init_args"]["batch_size"]
     windows = [frames_of(name, rate) for rate in RATES]
     steps = tuple(in_front + 1 + lm.pattern.num_steps(frames) for frames, in_front in windows)
@@ -121,12 +79,6 @@ def sizes(name: str) -> Sizes:
     return Sizes(parameters(lm), steps, batch, (cells * (INPUT * inner.layers + KEPT) + logits) / GIB, pairs / GIB)
 
 
-def rows(cells: list[list[str]]) -> list[str]:
-    """A Markdown table; the first row is its head."""
-    lines = ["| " + " | ".join(row) + " |" for row in cells]
-    return [lines[0], "|" + "---|" * len(cells[0]), *lines[1:]]
-
-
 def stage_row(name: str) -> list[str]:
     """A stage's sizes."""
     each = sizes(name)
@@ -135,31 +87,14 @@ def stage_row(name: str) -> list[str]:
     return [f"`{name}`", f"{each.parameters / 1e6:,.1f} M", *steps, f"{each.batch}", *memory]
 
 
-def codec_row(name: str) -> list[str]:
-    """A codec's sizes and rates."""
-    codec = codec_of(read(CODECS[name]))
-    bits = codec.frame_rate * codec.num_codebooks * (codec.codebook_size - 1).bit_length()
-    books = f"{codec.num_codebooks} x {codec.codebook_size:,}"
-    size = f"{parameters(codec) / 1e6:.1f} M"
-    return [f"`{name}`", size, f"{codec.hop}", books, f"{codec.frame_rate:g}", f"{bits:,.0f}"]
-
-
 def table() -> str:
     """The tables of README.md."""
     steps = [f"steps, {RATES[0]} semantic codes/s", f"{RATES[1]}"]
     head = ["stage", "trained", *steps, "items on a GPU", "state", "kept on the way", "relative positions"]
     stages = rows([head, *map(stage_row, STAGES)])
-    head = ["codec", "trained", "stride", "codebooks", "frames a second", "bit/s"]
-    return "\n".join([*stages, "", *rows([head, *map(codec_row, CODECS)])])
-
-
-def main() -> None:
-    """Write the tables between their marks."""
-    path = HERE / "README.md"
-    text = path.read_text(encoding="utf-8")
-    new = re.sub(r"(?<=<!-- sizes -->\n).*?(?=<!-- /sizes -->)", lambda _: table() + "\n", text, flags=re.DOTALL)
-    path.write_text(new, encoding="utf-8")
+    codecs = [codec_row(name, codec_of(read(HERE, files))) for name, files in CODECS.items()]
+    return "\n".join([*stages, "", *rows([CODEC_HEAD, *codecs])])
 
 
 if __name__ == "__main__":
-    main()
+    main(HERE, table)

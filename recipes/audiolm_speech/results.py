@@ -2,39 +2,24 @@
 
     python results.py voices --judges FOLDER --sounds build/audiolm_speech/sounds -o results/voices.json
 
-runs in the judges' environment, after hear.py. Every interval draws models, then their sounds.
+runs in the judges' environment, after tools/judge_arms.py. Every interval draws models, then their sounds. N sounds of
+an arm, D dimensions of a voice.
 """
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
 from types import ModuleType
-from typing import NamedTuple
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tools"))
 
 import numpy as np
+import verdicts
 from measured import Entry, row, score, score_of_models
-from verdicts import count, differences
+from verdicts import count, differences, prompted, read_arms
 
 WHAT = {"audiolm": "AudioLM", "only": "acoustic codes alone"}
-
-
-class Voices(NamedTuple):
-    """The voices of one arm."""
-
-    before: np.ndarray  # [N, D], of length 1
-    behind: np.ndarray  # [N, D]
-    speakers: list[str]
-
-
-def heard(arm: Path) -> Voices:
-    """One arm, judged."""
-    told = json.loads((arm / "voices.json").read_text(encoding="utf-8"))["sounds"]
-    both = np.load(arm / "voices.npy").astype(float)
-    return Voices(both[:, 0], both[:, 1], [sound["labels"][0] for sound in told])
 
 
 def own(prompts: np.ndarray, behind: np.ndarray) -> np.ndarray:
@@ -56,19 +41,21 @@ def others(prompts: np.ndarray, behind: np.ndarray, speakers: list[str], same: b
 
 def voices(judges: ModuleType, sounds: Path) -> list[Entry]:
     """Whose voice goes on behind the prompt: levels of real recordings, then the models."""
-    real, remade = (heard(sounds / "recordings" / name) for name in ("real", "reconstruction"))
-    other = others(real.before, real.behind, real.speakers, same=False)
+    real, remade = (verdicts.voices(sounds / "recordings" / name) for name in ("real", "reconstruction"))
+    other = others(real.before, real.behind, real.labels, same=False)
     rows = [
         likeness("real recording, as it goes on (ceiling)", score(own(real.before, real.behind))),
         likeness("its codec reconstruction (ceiling)", score(own(real.before, remade.behind))),
-        likeness("another recording of the speaker", score(others(real.before, real.behind, real.speakers, same=True))),
+        likeness("another recording of the speaker", score(others(real.before, real.behind, real.labels, same=True))),
         likeness("recordings of the other speakers (floor)", score(other)),
     ]
-    found = {name: arms(sounds / "voices", name, real.speakers) for name in WHAT}
+    found = {
+        name: prompted(read_arms(sounds / "voices", f"{name}-*", "voices.json", verdicts.voices), real) for name in WHAT
+    }
     kept = {name: [own(real.before, arm.behind) for arm in each] for name, each in found.items()}
     for name, what in WHAT.items():
         rows.append(likeness(f"{what}, its continuation", score_of_models(kept[name])))
-        strange = [others(real.before, arm.behind, real.speakers, same=False) for arm in found[name]]
+        strange = [others(real.before, arm.behind, real.labels, same=False) for arm in found[name]]
         rows.append(likeness(f"{what}, its continuations of other speakers", score_of_models(strange)))
         above = score_of_models([each - other for each in kept[name]])
         if name == "audiolm":
@@ -78,17 +65,6 @@ def voices(judges: ModuleType, sounds: Path) -> list[Entry]:
         rows.append(likeness(f"{what}, its continuation less its continuations of other speakers", apart))
     gain = score_of_models(differences(kept["only"], kept["audiolm"]))
     return [*rows, likeness("AudioLM less acoustic codes alone", gain)]
-
-
-def arms(folder: Path, name: str, speakers: list[str]) -> list[Voices]:
-    """The arms of all seeds in their order; they have the prompts of the real recordings."""
-    found = [heard(path.parent) for path in sorted(folder.glob(f"{name}-*/voices.json"))]
-    if not found:
-        raise ValueError(f"{folder} has no arm {name}-SEED: write and judge the sounds first")
-    for arm in found:
-        if arm.speakers != speakers:
-            raise ValueError(f"the arms {name} of {folder} have other prompts than the recordings: write both anew")
-    return found
 
 
 def likeness(what: str, scored: Entry) -> Entry:

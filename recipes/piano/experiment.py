@@ -1,80 +1,31 @@
 """Write the sounds of the experiment: what follows four seconds of pieces that no model has heard.
 
-    python experiment.py continuations --out build/piano --recordings build/piano/recordings.jsonl
-
-takes the models OUT/audiolm-SEED and OUT/lm/only-SEED and writes OUT/sounds/continuations/ARM/*.flac with an index.json
-each (tools/sound_arms.py); what stands there already is kept. ``recordings`` writes the real sounds, and what the codec
-leaves of them.
+python experiment.py continuations --out build/piano --recordings build/piano/recordings.jsonl
 """
 
 from __future__ import annotations
 
-import argparse
-import itertools
 import sys
 from dataclasses import replace
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tools"))
 
-from sound_arms import Arm, Item, Wordless, write_arm, write_recordings
+from continuations import Experiment, main
 
-from audiolm_kit import AudioGen, AudioLM, NeuralCodec, Sampling, StageSampling, checkpoint
-from audiolm_kit.data.manifest import Row, read_manifest
+from audiolm_kit.data.manifest import Row
 
-PROMPT, SECONDS = 4.0, 10.0
-"""Seconds that are given, and of the whole."""
+SECONDS = 10.0
 
 
-def asked(rows: list[Row], count: int) -> list[Row]:
-    """Windows side by side in all recordings, pieces in turn; the piece, else the file's name, is the label."""
-    by_piece: dict[str, list[Row]] = {}
-    for row in sorted(rows, key=lambda row: (row.path, row.start)):
-        piece = str(row.extra.get("piece") or Path(row.path).stem)
-        for number in range(int(round(row.duration / SECONDS, 6))):
-            cut = replace(row, start=round(row.start + number * SECONDS, 6), duration=SECONDS, label=piece)
-            by_piece.setdefault(piece, []).append(cut)
-    if len(by_piece) < 2:
-        raise ValueError(f"{len(by_piece)} pieces have held-out recordings of {SECONDS:g} s: at least 2 are wanted")
-    turns = itertools.zip_longest(*(by_piece[name] for name in sorted(by_piece)))
-    return [row for turn in turns for row in turn if row is not None][:count]
+def side_by_side(row: Row) -> list[Row]:
+    """Windows of a recording one behind the other; the piece, else the file's name, is the label."""
+    piece = str(row.extra.get("piece") or Path(row.path).stem)
+    starts = [round(row.start + number * SECONDS, 6) for number in range(int(round(row.duration / SECONDS, 6)))]
+    return [replace(row, start=start, duration=SECONDS, label=piece) for start in starts]
 
 
-def continuations(out: Path, rows: list[Row], seeds: list[int]) -> None:
-    """The same prompts continued by each model."""
-    items = [Item(f"{Path(row.path).name} from {row.start:g} s", (row.label or "",), row) for row in rows]
-    alone = Sampling(temperature=StageSampling().acoustic.temperature, guidance_scale=1.0)
-    for seed in seeds:
-        audiolm, only = AudioLM.load(out / f"audiolm-{seed}"), AudioGen.load(out / "lm" / f"only-{seed}")
-        for name, model, sampling in (("audiolm", audiolm, StageSampling()), ("only", only, alone)):
-            arm = Arm(f"{name}-{seed}", sampling, SECONDS, 1000 * seed, PROMPT)
-            write_arm(Wordless(model), arm, items, out / "sounds" / "continuations")
-
-
-def recordings(out: Path, rows: list[Row]) -> None:
-    """The same windows as they are, and what the codec leaves of them."""
-    codec = checkpoint.load(NeuralCodec, out / "codec").eval()
-    write_recordings(codec, rows, out / "sounds" / "recordings", checkpoint.fingerprint(codec))
-
-
-def main() -> None:
-    """Read the command line and write the sounds."""
-    parser = argparse.ArgumentParser(description="Write the sounds of the experiment.")
-    parser.add_argument("experiment", choices=["continuations", "recordings"])
-    parser.add_argument("--out", type=Path, required=True, help="folder of the recipe's models and sounds")
-    parser.add_argument("--recordings", type=Path, required=True, help="manifest; its valid rows are held out")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="default: %(default)s")
-    parser.add_argument("--count", type=int, default=45, help="prompts at most, default: %(default)s")
-    given = parser.parse_args()
-    try:
-        rows = asked(read_manifest(given.recordings, "valid"), given.count)
-        if given.experiment == "recordings":
-            recordings(given.out, rows)
-        else:
-            continuations(given.out, rows, given.seeds)
-    except (ValueError, OSError) as error:
-        parser.exit(2, f"{parser.prog}: {error}\n")
-
+CONTINUATIONS = Experiment("continuations", "pieces", prompt=4.0, seconds=SECONDS, count=45, windows=side_by_side)
 
 if __name__ == "__main__":
-    main()
+    main(CONTINUATIONS)

@@ -2,7 +2,7 @@
 
     python results.py continuations --judges FOLDER --sounds build/piano/sounds -o results/continuations.json
 
-runs in the judges' environment, after hear.py. Every interval draws models, then their sounds.
+runs in the judges' environment, after tools/judge_arms.py. Every interval draws models, then their sounds.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tools"))
 import numpy as np
 from measured import Entry, row, score, score_of_models
 from music import STATISTICS, chroma, chroma_distance, rhythm, rhythm_distance
-from verdicts import count, differences
+from verdicts import count, differences, prompted, read_arms
 
 PROMPT, SECONDS = 4.0, 10.0
 """Seconds that were given, and of the whole (experiment.py)."""
@@ -32,7 +32,8 @@ class Played(NamedTuple):
 
     chromas: np.ndarray  # [N, 12]
     rhythms: np.ndarray  # [N, 3]
-    pieces: list[str]
+    labels: list[str]
+    """The pieces."""
 
 
 def heard(arm: Path) -> Played:
@@ -58,7 +59,8 @@ def astray(distance: Distance, real: np.ndarray, pieces: list[str]) -> np.ndarra
 def continuations(judges: ModuleType, sounds: Path) -> list[Entry]:
     """Distances from the real continuations: of the codec, of other pieces, and of the models; and plain statistics."""
     real, remade = (heard(sounds / "recordings" / name) for name in ("real", "reconstruction"))
-    found = {name: arms(sounds / "continuations", name, real.pieces) for name in WHAT}
+    folder = sounds / "continuations"
+    found = {name: prompted(read_arms(folder, f"{name}-*", "notes.json", heard), real) for name in WHAT}
     spread = real.rhythms.std(0).clip(1e-6)
 
     def rhythms_apart(a: np.ndarray, b: np.ndarray) -> float:
@@ -70,7 +72,7 @@ def continuations(judges: ModuleType, sounds: Path) -> list[Entry]:
     }
     rows = []
     for what, (field, distance) in measures.items():
-        truth, pieces = getattr(real, field), real.pieces
+        truth, pieces = getattr(real, field), real.labels
         rows.append(
             plain(f"{what}: its codec reconstruction (ceiling)", apart(distance, truth, getattr(remade, field)))
         )
@@ -91,17 +93,6 @@ def continuations(judges: ModuleType, sounds: Path) -> list[Entry]:
 def plain(what: str, values: np.ndarray) -> Entry:
     """A row of recordings, which no seed has made."""
     return row(what, score(values), percent=False)
-
-
-def arms(folder: Path, name: str, pieces: list[str]) -> list[Played]:
-    """The arms of all seeds in their order; they have the prompts of the real recordings."""
-    found = [heard(path.parent) for path in sorted(folder.glob(f"{name}-*/notes.json"))]
-    if not found:
-        raise ValueError(f"{folder} has no arm {name}-SEED: write and judge the sounds first")
-    for arm in found:
-        if arm.pieces != pieces:
-            raise ValueError(f"the arms {name} of {folder} have other prompts than the recordings: write both anew")
-    return found
 
 
 if __name__ == "__main__":

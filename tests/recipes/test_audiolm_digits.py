@@ -2,34 +2,23 @@
 
 from __future__ import annotations
 
-import importlib.util
 import subprocess
 import sys
 from itertools import pairwise
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 import torch
+from reading import RECIPES, load
 
 from audiolm_kit import audio
 from audiolm_kit.audio import Sound
 from audiolm_kit.data.manifest import Row, read_manifest, write_manifest
 
-RECIPE = Path(__file__).parents[2] / "recipes" / "audiolm_digits"
+RECIPE = RECIPES / "audiolm_digits"
 
 
-def load(name: str) -> ModuleType:
-    """A script of the recipe as a module."""
-    spec = importlib.util.spec_from_file_location(f"audiolm_digits_{name}", RECIPE / f"{name}.py")
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
-
-
-strings = load("strings")
+strings = load("audiolm_digits", "strings")
 
 
 def digit(number: int, speaker: int) -> torch.Tensor:

@@ -7,8 +7,10 @@ import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import guidance_table
+import judge_arms
 import numpy as np
 import pytest
 import verdicts
@@ -78,6 +80,34 @@ def test_an_arm_without_sounds_is_named(judges: Path, tmp_path: Path) -> None:
     done = hear(judges, "digit", tmp_path / "nothing")
     assert done.returncode != 0
     assert "nothing/index.json" in done.stderr and "Traceback" not in done.stderr
+
+
+def test_voices_are_heard_on_both_sides_of_the_prompts_end_at_one_level(tmp_path: Path) -> None:
+    sounds = [{"path": "a.flac", "labels": ["a"]}, {"path": "b.flac", "labels": ["b"], "from": 1.0}]
+    (tmp_path / "index.json").write_text(json.dumps({"settings": {}, "sounds": sounds}))
+    calls: list[int] = []
+
+    def speaker(audio: np.ndarray) -> np.ndarray:
+        calls.append(len(audio))
+        return np.array([np.sqrt((audio**2).mean()), 0.0])
+
+    load16 = lambda path: np.concatenate([np.zeros(3 * 16000), np.full(16000, 0.5)])  # noqa: E731
+    judges: Any = SimpleNamespace(load16=load16, speaker=speaker)
+    asked = {"judge": "voice", "from": 3.0, "level": judge_arms.LEVEL}
+    judge_arms.judge_arm(judges, tmp_path, asked)
+    judge_arms.judge_arm(judges, tmp_path, asked)
+    assert calls == [16000, 3 * 16000]  # each once; silence has no voice
+    found = verdicts.voices(tmp_path)
+    assert found.labels == ["a", "b"] and not found.before.any()
+    level = pytest.approx(judge_arms.LEVEL)
+    assert found.behind.tolist() == [[level, 0], [level, 0]]
+
+
+def test_notes_stand_in_the_order_of_their_onsets(tmp_path: Path) -> None:
+    (tmp_path / "index.json").write_text(json.dumps({"settings": {}, "sounds": [{"path": "a.flac", "labels": ["a"]}]}))
+    judges: Any = SimpleNamespace(notes=lambda path: np.array([[2.00049, 3, 62], [1, 2, 60]]))
+    judge_arms.judge_arm(judges, tmp_path, {"judge": "notes"})
+    assert json.loads((tmp_path / "notes.json").read_text())["sounds"][0]["notes"] == [[1, 2, 60], [2, 3, 62]]
 
 
 def write_heard(folder: Path, words: list[str], labels: list[str]) -> None:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+import sound_arms
 import torch
-from sound_arms import Arm, Item, repeated, write_arm, write_recordings
+from sound_arms import Arm, Item, repeated, write_arm, write_recordings, write_sounds
 
 from audiolm_kit import AudioGen, Sampling, audio, checkpoint
 from audiolm_kit.audio import Sound
@@ -61,6 +63,22 @@ def test_a_folder_of_something_else_is_refused(model: AudioGen, tmp_path: Path) 
     (tmp_path / "plain-0" / "thesis.txt").write_text("mine")
     with pytest.raises(ValueError, match="holds something else"):
         write_arm(model, ARM, ITEMS, tmp_path)
+
+
+def test_what_is_made_at_once_is_chosen_by_rank(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sound_arms, "BATCH", 2)
+    batches: list[list[int]] = []
+
+    def make(numbers: Sequence[int]) -> list[Sound]:
+        batches.append(list(numbers))
+        return [Sound(torch.full((1, 8), number / 8), 8000) for number in numbers]
+
+    told = [{"length": length} for length in (2, 1, 2, 1)]
+    write_sounds(tmp_path / "arm", {}, told, make, rank=lambda number: told[number]["length"])
+    assert batches == [[1, 3], [0, 2]]
+    index = json.loads((tmp_path / "arm" / "index.json").read_text())["sounds"]
+    assert index == [{"path": f"000{number}.flac"} | each for number, each in enumerate(told)]
+    assert audio.read(tmp_path / "arm" / "0003.flac").samples[0, 0] == pytest.approx(3 / 8, abs=1e-3)
 
 
 def test_prompts_are_cut_and_continued(model: AudioGen, tmp_path: Path) -> None:

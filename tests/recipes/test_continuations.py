@@ -1,0 +1,56 @@
+"""The experiments on continuations, of speech and of piano: who is asked, and what is refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from reading import load
+from sound_arms import Wordless
+from verdicts import Voices, prompted, read_arms, voices
+
+from audiolm_kit.audio import Sound
+from audiolm_kit.data.manifest import Row
+from audiolm_kit.lm.sampling import Sampling
+
+SPEECH, PIANO = load("audiolm_speech", "experiment").VOICES, load("piano", "experiment").CONTINUATIONS
+
+
+def test_prompts_are_of_speakers_in_turn_and_long_enough() -> None:
+    rows = [Row(f"/{who}-{take}.flac", 5.0 + take, speaker=who) for who in "ba" for take in (0, 1, 2)]
+    found = SPEECH.asked([*rows, Row("/nobody.flac", 9.0)], 3)
+    assert [(row.label, row.path, row.duration) for row in found] == [
+        ("a", "/a-1.flac", 6.0),
+        ("b", "/b-1.flac", 6.0),
+        ("a", "/a-2.flac", 6.0),
+    ]
+    with pytest.raises(ValueError, match="1 speakers have held-out recordings of 6 s: at least 2 are wanted"):
+        SPEECH.asked(rows[:3], 3)
+
+
+def test_windows_lie_side_by_side_and_pieces_take_turns() -> None:
+    rows = [Row("/a.flac", 30.0, extra={"piece": "a"}), Row("/b.flac", 19.9), Row("/b.flac", 10.0, start=19.9)]
+    found = [(row.label, row.start, row.duration) for row in PIANO.asked(rows, 4)]
+    assert found == [("a", 0, 10), ("b", 0, 10), ("a", 10, 10), ("b", 19.9, 10)]
+    with pytest.raises(ValueError, match="1 pieces have held-out recordings of 10 s: at least 2 are wanted"):
+        PIANO.asked(rows[:1], 4)
+
+
+def test_a_model_without_text_is_not_given_any() -> None:
+    class Told:
+        def continue_(self, *given: Any) -> list[Any]:
+            return list(given)
+
+    model: Any = Told()
+    prompts, sampling = [Sound(torch.zeros(1, 8), 8)], Sampling()
+    assert Wordless(model).continue_(prompts, 6.0, ["a.flac"], sampling, [3]) == [prompts, 6.0, None, sampling, [3]]
+
+
+def test_arms_of_other_prompts_and_arms_that_were_not_run_are_refused(tmp_path: Path) -> None:
+    none: Any = None
+    with pytest.raises(ValueError, match="have other prompts than the recordings: write both anew"):
+        prompted([Voices(none, none, ["a", "b"])], Voices(none, none, ["a", "c"]))
+    with pytest.raises(ValueError, match=r"has no arm only-\*: write and judge the sounds first"):
+        read_arms(tmp_path, "only-*", "voices.json", voices)
