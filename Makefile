@@ -48,8 +48,8 @@ types: $(INSTALLED) ## Check types
 smoke: $(INSTALLED) ## Run recipes/hello from end to end, small, and check what came out
 	@$(MAKE) --no-print-directory -C recipes/hello smoke
 
-bench: $(INSTALLED) ## Time generation on this machine
-	"$(BIN)/python" tools/benchmark_generate.py
+bench: $(INSTALLED) ## Time decoding, codec, training and start-up here, beside others (about 10 minutes)
+	"$(BIN)/python" tools/benchmark.py
 
 format: $(INSTALLED) ## Rewrite the code in the project's format
 	"$(BIN)/ruff" check --fix .

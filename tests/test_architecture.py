@@ -16,8 +16,8 @@ ROOT = Path(audiolm_kit.__file__).parent
 HOUSE: House = {path.relative_to(ROOT).as_posix(): path.read_text(encoding="utf-8") for path in ROOT.rglob("*.py")}
 
 GROUND = (
-    *("arguments", "audio", "captions", "checkpoint", "conditioning", "hub", "parallel"),
-    *("protocols", "provenance", "repeats", "stages", "text", "text_cache", "transformer"),
+    *("arguments", "audio", "captions", "checkpoint", "compiled", "conditioning", "hub", "kv_cache", "parallel"),
+    *("positions", "protocols", "provenance", "repeats", "stages", "stepping", "text", "text_cache", "transformer"),
 )
 FLOORS = {
     **dict.fromkeys(GROUND, 1),
