@@ -32,7 +32,7 @@ class Reached(Exception):
 def test_every_sound_is_an_order_that_can_be_filled(
     command: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def opened(folder: str, device: str) -> None:
+    def opened(folder: str, device: str, *computing: object) -> None:
         raise Reached(folder)
 
     monkeypatch.chdir(tmp_path)

@@ -72,7 +72,7 @@ class Reached(Exception):
 def test_every_command_is_an_order_that_can_be_filled(
     command: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def opened(checkpoint: str, device: str) -> None:
+    def opened(checkpoint: str, device: str, *computing: object) -> None:
         raise Reached(checkpoint)
 
     monkeypatch.chdir(tmp_path)
