@@ -71,6 +71,7 @@ class Convolution:
         self._multiply = _multiplication(weight, zeros if bias is None else bias, padding.stride, dilation)
 
     def push(self, frames: Tensor, kept: Kept, last: bool) -> tuple[Tensor, Kept]:
+        """As ``Layer`` says; what is kept are the frames that later windows still reach."""
         pad = self.padding
         before, skipped = (pad.left, 0) if kept is None else (len(kept[0]), pad.spare)
         end = before + len(frames)

@@ -72,6 +72,7 @@ def score(name: str) -> Callable[[Tensor, Tensor], float]:
     library: Any = import_module(f"torchmetrics.functional.audio.{'pesq' if 'pesq' in name else 'stoi'}")
 
     def found(estimate: Tensor, reference: Tensor) -> float:
+        """The score of one sound against its reference."""
         pair = (estimate.float(), reference.float())
         try:
             with warnings.catch_warnings():
