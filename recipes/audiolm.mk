@@ -9,8 +9,9 @@ MASKED_OPTIONS ?=
 TOKENS_OPTIONS ?= --variants 2
 # Of all stages, and of the baseline.
 LM_OPTIONS ?=
-# Whose frames become semantic codes: those of a layer of the masked model, or mel or mfcc as they are.
+# Whose frames become semantic codes: those of a layer of the masked model, or mel or mfcc, then with FRAME_OPTIONS.
 FEATURES ?= masked
+FRAME_OPTIONS ?=
 SEEDS ?= 0 1 2
 
 RECORDINGS := $(OUT)/recordings.jsonl
@@ -72,7 +73,7 @@ ifeq ($(FEATURES),masked)
 $(OUT)/semantic.done: $(OUT)/masked.done
 READ_BY := --features $(OUT)/masked --layer $(LAYER)
 else
-READ_BY := --features $(FEATURES) $(FRAMES)
+READ_BY := --features $(FEATURES) $(FRAMES) $(FRAME_OPTIONS)
 endif
 $(OUT)/semantic.done: $(LEARNED)
 	@$(call TIMED,semantic)

@@ -124,6 +124,8 @@ def kmeans(
     codebook_size: int = 500,
     sample_rate: int = UNSAID,
     frame_rate: float = UNSAID,
+    standardised: bool = False,
+    context: int = 0,
     split: str = "train",
     max_frames: int = 500_000,
     seed: int = 0,
@@ -139,6 +141,8 @@ def kmeans(
         codebook_size: How many different codes.
         sample_rate: Of mfcc and mel, 16000 unless said; a model has its own.
         frame_rate: Frames a second of mfcc and mel, 50 unless said; a model has its own.
+        standardised: Take each sound's own mean and deviation out of mfcc or mel: codes tell less of the voice.
+        context: As many frames of mfcc or mel on each side stand beside every frame.
         split: Only recordings of this split (or of none); '' takes all.
         max_frames: As many frames at most, drawn evenly, go into the k-means.
         seed: The same seed finds the same codes.
@@ -151,7 +155,7 @@ def kmeans(
     from audiolm_kit.semantic.fit import features_from, fit_tokenizer
 
     checkpoint.refuse_foreign(Path(output))
-    found = features_from(features, layer, sample_rate, frame_rate)
+    found = features_from(features, layer, sample_rate, frame_rate, standardised=standardised, context=context)
     rows = [row for row in read_manifest(manifest) if not split or row.split in (None, split)]
     if not rows:
         raise ValueError(f"{manifest} has no rows of split {split!r}: give another, or '' for all")

@@ -16,7 +16,7 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from audiolm_kit.semantic.masked import MaskedConfig, MaskedModel
-from audiolm_kit.semantic.spectrum import COEFFICIENTS, LogMel, at_peak, cepstra
+from audiolm_kit.semantic.spectrum import COEFFICIENTS, LogMel, at_peak, cepstra, side_by_side, standardised
 
 
 @dataclass(frozen=True)
@@ -35,6 +35,11 @@ class FeatureConfig:
     peak: float = 0.9
     """Every sound is scaled to this peak first, so that codes carry no level (0: left as it is). The models do this by
     themselves, each in its own way."""
+    standardised: bool = False
+    """Of mel and mfcc: each sound's numbers less their mean and over their deviation in that sound, which takes the
+    microphone and part of the voice out of them (cepstral mean and variance normalisation; Viikki and Laurila 1998)."""
+    context: int = 0
+    """Of mel and mfcc: as many frames on each side stand beside every frame; cepstra then come without deltas."""
     layer: int = 0
     """Of masked and ssl: 0 is what enters the first layer, n what leaves the n-th."""
     masked: MaskedConfig = field(default_factory=MaskedConfig)
@@ -54,6 +59,12 @@ class FeatureConfig:
             raise ValueError(f"num_mels is {self.num_mels}, {COEFFICIENTS} cepstral coefficients need as many at least")
         if not 0 <= self.peak <= 1:
             raise ValueError(f"peak of the features is {self.peak}, wanted 0 (leave levels alone) to 1 (full scale)")
+        if self.context < 0:
+            raise ValueError(f"context of the features is {self.context}: give 0 (none) or more frames")
+        if self.kind in ("masked", "ssl") and (self.standardised or self.context):
+            raise ValueError(
+                f"features of kind {self.kind} are neither standardised nor stacked: that is for mel and mfcc"
+            )
         if self.kind == "masked":
             self._check_masked()
         if self.kind == "ssl" and not self.model:
@@ -129,7 +140,10 @@ class FrameFeatures(nn.Module):
             return self.config.masked.dim
         if self._ssl is not None:
             return self._ssl[0].dim
-        return self.config.num_mels if self.config.kind == "mel" else 3 * COEFFICIENTS
+        context = self.config.context
+        if self.config.kind == "mel":
+            return (2 * context + 1) * self.config.num_mels
+        return (2 * context + 1 if context else 3) * COEFFICIENTS
 
     def train(self, mode: bool = True) -> FrameFeatures:
         """Stay in evaluation mode: a tokenizer gives one answer."""
@@ -150,8 +164,18 @@ class FrameFeatures(nn.Module):
                 return self._ssl[0](audio)
             if self.config.kind == "masked":
                 return self.masked.hidden(audio, self.config.layer)
-            log_mel: Tensor = self.mel(at_peak(audio, self.config.peak))
-            return log_mel if self.config.kind == "mel" else cepstra(log_mel)
+            return self._of_spectrum(self.mel(at_peak(audio, self.config.peak)))
+
+    def _of_spectrum(self, log_mel: Tensor) -> Tensor:
+        """``[B, T, M] -> [B, T, D]``."""
+        config = self.config
+        frames = log_mel if config.kind == "mel" else cepstra(log_mel)
+        if config.standardised:
+            frames = standardised(frames, log_mel)
+        if config.context:
+            plain = frames if config.kind == "mel" else frames[:, :, :COEFFICIENTS]
+            frames = side_by_side(plain, config.context)
+        return frames
 
 
 # --- models of transformers -------------------------------------------------------------------------------------------

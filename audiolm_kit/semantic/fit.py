@@ -6,6 +6,7 @@ L samples, T frames, D dimensions of a frame.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +24,13 @@ FRAME_RATE = 50.0
 
 
 def features_from(
-    name: str, layer: int | None = None, sample_rate: int | None = None, frame_rate: float | None = None
+    name: str,
+    layer: int | None = None,
+    sample_rate: int | None = None,
+    frame_rate: float | None = None,
+    *,
+    standardised: bool = False,
+    context: int = 0,
 ) -> FrameFeatures:
     """The features of a name.
 
@@ -32,6 +39,8 @@ def features_from(
         layer: Of a model, where it must be said: which is best, ABX tells.
         sample_rate: Of mel and mfcc, 16000 where None; models have their own, and another is refused.
         frame_rate: Frames a second, likewise, 50 where None.
+        standardised: Of mel and mfcc, as ``FeatureConfig`` says.
+        context: Likewise.
 
     Raises:
         FileNotFoundError: No model stands under this name.
@@ -41,7 +50,9 @@ def features_from(
         if layer is not None:
             raise ValueError(f"layer is {layer}, but {name} has no layers: leave it out")
         rates = SAMPLE_RATE if sample_rate is None else sample_rate, FRAME_RATE if frame_rate is None else frame_rate
-        return FrameFeatures(_plain(name, *rates))
+        return FrameFeatures(replace(_plain(name, *rates), standardised=standardised, context=context))
+    if standardised or context:
+        raise ValueError(f"{name} is a model, whose frames are neither standardised nor stacked: leave that out")
     if layer is None:
         raise ValueError(f"{name} has several layers: say which one gives the features")
     if _is_ours(name):

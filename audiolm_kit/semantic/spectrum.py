@@ -17,6 +17,8 @@ COEFFICIENTS = 13
 """Of a cepstrum; with deltas and delta-deltas 39 numbers a frame, HuBERT's first features."""
 WINDOW_SECONDS = 0.025
 FLOOR = 1e-5
+HEARD = 5.0
+"""Frames are heard whose mean log magnitude is no more than this (43 dB) under that of the loudest."""
 
 
 class LogMel(nn.Module):
@@ -78,3 +80,29 @@ def deltas(frames: Tensor) -> Tensor:
     number = frames.shape[1]
     back2, back1, on1, on2 = (around[:, shift : shift + number] for shift in (0, 1, 3, 4))
     return (on1 - back1 + 2 * (on2 - back2)) / 10
+
+
+def standardised(frames: Tensor, log_mel: Tensor) -> Tensor:
+    """Each sound's numbers ``[B, T, C]`` less their mean and over their deviation, of the frames where it is heard.
+
+    Silence does not count, so a pause more or less changes nothing; what never changes becomes 0.
+
+    Args:
+        log_mel: [B, T, M] of the same frames: it says where there is something.
+    """
+    level = log_mel.mean(dim=2, keepdim=True)
+    heard = (level >= level.amax(dim=1, keepdim=True) - HEARD).to(frames.dtype)  # [B, T, 1]
+    count = heard.sum(dim=1, keepdim=True)
+    centred = frames - (frames * heard).sum(dim=1, keepdim=True) / count
+    variance = (centred.square() * heard).sum(dim=1, keepdim=True) / count
+    return centred / variance.sqrt().clamp_min(1e-3)
+
+
+def side_by_side(frames: Tensor, context: int) -> Tensor:
+    """Each frame with its neighbours, earliest first: ``[B, T, C] -> [B, T, (2 * context + 1) * C]``.
+
+    Before and behind, the outermost goes on.
+    """
+    number = frames.shape[1]
+    around = F.pad(frames.transpose(1, 2), (context, context), mode="replicate").transpose(1, 2)
+    return torch.cat([around[:, shift : shift + number] for shift in range(2 * context + 1)], dim=2)

@@ -110,7 +110,8 @@ def test_make_trains_all_seeds_and_keeps_their_stages(name: str) -> None:
     plan = planned(name, "models")
     fits = re.findall(r" fit -c (\w+)\.yaml", plan)
     flat = ["coarse", "fine"] if name == "audiolm_digits" else []
-    once, seeds = dict.fromkeys(("codec", "masked"), 1), dict.fromkeys(("semantic", "acoustic", "only", *flat), 3)
+    once = dict.fromkeys(("codec", *learned(name)), 1)
+    seeds = dict.fromkeys(("semantic", "acoustic", "only", *flat), 3)
     assert {file: fits.count(file) for file in fits} == once | seeds
     assert plan.count(" assemble ") == (6 if flat else 3)
     assert not re.search(r"^rm [^-]", plan, re.MULTILINE)  # nothing that make takes for intermediate
@@ -119,7 +120,20 @@ def test_make_trains_all_seeds_and_keeps_their_stages(name: str) -> None:
 @each_recipe
 def test_the_chain_is_one_seed_of_all_that_audiolm_needs(name: str) -> None:
     fits = re.findall(r" fit -c (\w+)\.yaml", planned(name, "chain"))
-    assert sorted(fits) == ["acoustic", "codec", "masked", "semantic"]
+    assert sorted(fits) == sorted(["acoustic", "codec", *learned(name), "semantic"])
+
+
+def learned(name: str) -> list[str]:
+    """The masked model, where semantic codes are of its frames unless something else is said."""
+    return [] if name == "audiolm_digits" else ["masked"]
+
+
+def test_the_digits_codes_may_be_of_a_masked_model_as_well() -> None:
+    plan = planned("audiolm_digits", "chain", "FEATURES=masked")
+    assert " fit -c masked.yaml" in plan and "/masked --layer 3" in plan and "--standardised" not in plan
+    assert "--features mfcc --sample_rate 8000 --frame_rate 50 --standardised --context 3" in planned(
+        "audiolm_digits", "chain"
+    )
 
 
 # --- the whole way

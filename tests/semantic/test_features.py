@@ -6,7 +6,7 @@ import copy
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import torch
@@ -57,7 +57,7 @@ def bert(make_ssl: Callable[..., Path]) -> Path:
     return make_ssl("Wav2Vec2Bert", feature_projection_input_dim=160, conv_depthwise_kernel_size=3)
 
 
-@pytest.fixture(params=["mel", "mfcc", "masked", "hubert", "w2v-bert"])
+@pytest.fixture(params=["mel", "mfcc", "mel of a sound", "mfcc of a sound", "masked", "hubert", "w2v-bert"])
 def features(request: pytest.FixtureRequest) -> FrameFeatures:
     torch.manual_seed(0)
     if request.param == "masked":
@@ -65,7 +65,8 @@ def features(request: pytest.FixtureRequest) -> FrameFeatures:
     if request.param in ("hubert", "w2v-bert"):
         folder: Path = request.getfixturevalue("hubert" if request.param == "hubert" else "bert")
         return FrameFeatures.of_ssl(str(folder), 2)
-    return FrameFeatures(FeatureConfig(request.param, 4000, 80))
+    kind, *of_a_sound = request.param.split(maxsplit=1)
+    return FrameFeatures(FeatureConfig(kind, 4000, 80, standardised=bool(of_a_sound), context=2 if of_a_sound else 0))
 
 
 # --- the contract
@@ -111,6 +112,37 @@ def test_training_mode_and_low_precision_around_it_change_nothing(features: Fram
 def test_a_copy_gives_the_same(features: FrameFeatures) -> None:
     audio = noise(1, 5 * features.config.hop)
     assert torch.equal(copy.deepcopy(features)(audio), features(audio))
+
+
+@pytest.mark.parametrize("kind", ["mel", "mfcc"])
+def test_standardised_frames_do_not_know_the_microphone(kind: Literal["mel", "mfcc"]) -> None:
+    """What a microphone adds to every log spectrum goes with each sound's mean; without that it stays."""
+    audio = noise(1, 16000) * torch.linspace(0.2, 1.0, 16000)
+    filtered = torch.nn.functional.conv1d(audio[None], torch.tensor([[[0.2, 1.0, -0.5]]]), padding=1)[0]
+
+    def differ(standardised: bool) -> float:
+        made = FrameFeatures(FeatureConfig(kind, 4000, 80, standardised=standardised))
+        one, other = made(audio)[:, 2:-2], made(filtered)[:, 2:-2]
+        return float((one - other).square().mean() / one.var())
+
+    assert differ(True) < 0.1 * differ(False)
+
+
+@pytest.mark.parametrize("kind", ["mel", "mfcc"])
+def test_standardised_frames_do_not_know_how_long_the_silence_is(kind: Literal["mel", "mfcc"]) -> None:
+    """But for the frame at its border, which is heard; counted as sound, silence would move them by several."""
+    made = FrameFeatures(FeatureConfig(kind, 4000, 80, standardised=True))
+    audio = noise(1, 16000)
+    longer = made(torch.nn.functional.pad(audio, (0, 16000)))[:, :195]
+    assert float((longer - made(audio)[:, :195]).square().mean()) < 0.1
+
+
+def test_context_puts_neighbours_side_by_side_and_leaves_out_deltas() -> None:
+    audio = noise(1, 800)
+    plain = FrameFeatures(FeatureConfig("mfcc", 4000, 80))(audio)[0, :, :13]
+    stacked = FrameFeatures(FeatureConfig("mfcc", 4000, 80, context=1))(audio)[0]
+    torch.testing.assert_close(stacked[4], torch.cat([plain[3], plain[4], plain[5]]))
+    torch.testing.assert_close(stacked[0], torch.cat([plain[0], plain[0], plain[1]]))
 
 
 @pytest.mark.parametrize("shape", [(100,), (1, 0), (1, 1, 100)])
