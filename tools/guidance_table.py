@@ -14,43 +14,53 @@ GAIN = 0.05
 
 
 def guidance_table(judges: ModuleType, sounds: Path, prefix: str, what: str, share: float) -> list[Entry]:
-    """Adherence, diversity and distance to real sounds of the arms ``guidance/PREFIX-SEED-scale-SCALE``.
+    """Adherence, diversity and distance to real sounds of the arms ``guidance/PREFIX-SEED-scale-SETTING``.
+
+    A setting is a scale, as 3, or scale and temperature, as 3-temperature-0.8 (``sound_arms.setting``).
 
     Args:
         sounds: has ``recordings/real`` and ``recordings/reconstruction`` too, the ceilings.
         what: is heard, for the table: "digit" or "event".
-        share: of the reconstructions' score that the best scale has to reach.
+        share: of the reconstructions' score that the best setting has to reach.
     """
     real, remade = (heard(sounds / "recordings" / kind) for kind in ("real", "reconstruction"))
-    names = {path.name.rpartition("-")[2] for path in (sounds / "guidance").glob(f"{prefix}-*-scale-*")}
-    by_scale = {
-        scale: arms(sounds / "guidance", f"{prefix}-*-scale-{scale}")
-        for scale in sorted(names, key=lambda name: float(name))
-    }
+    names = {path.name.partition("-scale-")[2] for path in (sounds / "guidance").glob(f"{prefix}-*-scale-*")}
+    found = {name: arms(sounds / "guidance", f"{prefix}-*-scale-{name}") for name in sorted(names, key=numbers)}
     rows = [
         row(f"{what} heard: real `valid` recordings (ceiling)", score(real.right())),
         row(f"{what} heard: their codec reconstructions (ceiling)", score(remade.right())),
     ]
-    scores = {scale: score_of_models(rights(found)) for scale, found in by_scale.items()}
-    best = max(scores, key=lambda scale: scores[scale]["value"])
+    scores = {name: score_of_models(rights(models)) for name, models in found.items()}
+    best = max(scores, key=lambda name: scores[name]["value"])
     reached = scores[best]["value"] / remade.right().mean()
     scores[best]["rule"] = ruled(f"at least {100 * share:.0f} % of the reconstruction", reached, reached >= share)
-    rows += [row(f"{what} heard: guidance {scale}", found) for scale, found in scores.items()]
-    gain = score_of_models(differences(rights(by_scale["1"]), rights(by_scale["3"])))
+    rows += [row(f"{what} heard: guidance {told(name)}", scored) for name, scored in scores.items()]
+    gain = score_of_models(differences(rights(found["1"]), rights(found["3"])))
     gain["rule"] = ruled(f"at least {100 * GAIN:.0f} points", gain["value"], gain["value"] >= GAIN)
     rows.append(row("gain: guidance 3 less guidance 1, same captions and seeds", gain))
-    rows.append(row("guidance 3 against shuffled captions (floor)", floor(by_scale["3"])))
-    return rows + price(judges, real, remade, by_scale)
+    rows.append(row("guidance 3 against shuffled captions (floor)", floor(found["3"])))
+    return rows + price(judges, real, remade, found)
 
 
-def price(judges: ModuleType, real: Heard, remade: Heard, by_scale: dict[str, list[Heard]]) -> list[Entry]:
-    """Diversity and kernel audio distance of each scale, means over the models."""
+def numbers(name: str) -> tuple[float, float]:
+    """A setting's temperature and scale, by which settings are sorted: the usual temperature first."""
+    scale, _, temperature = name.partition("-temperature-")
+    return -float(temperature or 1), float(scale)
+
+
+def told(name: str) -> str:
+    """A setting as the table says it."""
+    return name.replace("-temperature-", ", temperature ")
+
+
+def price(judges: ModuleType, real: Heard, remade: Heard, found: dict[str, list[Heard]]) -> list[Entry]:
+    """Diversity and kernel audio distance of each setting, means over the models."""
     rows = [plain("diversity within a class: real recordings", diversity(real.vectors, real.groups()))]
-    for scale, found in by_scale.items():
-        each = [diversity(arm.vectors, arm.groups()) for arm in found]
-        rows.append(plain(f"diversity within a class: guidance {scale}", np.mean(each)))
+    for name, models in found.items():
+        each = [diversity(arm.vectors, arm.groups()) for arm in models]
+        rows.append(plain(f"diversity within a class: guidance {told(name)}", np.mean(each)))
     rows.append(plain("KAD to the real recordings: reconstructions", judges.kad(real.vectors, remade.vectors)))
-    for scale, found in by_scale.items():
-        each = [judges.kad(real.vectors, arm.vectors) for arm in found]
-        rows.append(plain(f"KAD to the real recordings: guidance {scale}", np.mean(each)))
+    for name, models in found.items():
+        each = [judges.kad(real.vectors, arm.vectors) for arm in models]
+        rows.append(plain(f"KAD to the real recordings: guidance {told(name)}", np.mean(each)))
     return rows

@@ -28,6 +28,10 @@ Maker = Callable[[Sequence[int]], list[Sound]]
 """The sounds of some items, by their numbers."""
 BATCH = 32
 """Generations between two visits to the disk; what comes out does not depend on it."""
+BOLD = Sampling(guidance_scale=3.0, temperature=0.8)
+"""The usual guidance, and fewer of the unlikely codes: little models give those too much."""
+SETTINGS = (*(Sampling(guidance_scale=scale) for scale in (1.0, 2.0, 3.0, 5.0)), BOLD)
+"""What an experiment on guidance compares."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +56,12 @@ class Arm:
     """Item i is drawn with seed + i."""
     prompt_seconds: float = 0.0
     """How much of each prompt is given; the sound is ``seconds`` long, the prompt included."""
+
+
+def setting(sampling: Sampling) -> str:
+    """How an arm of guidance is called: its scale, and its temperature where that is not 1."""
+    temperature = "" if sampling.temperature == 1 else f"-temperature-{sampling.temperature:g}"
+    return f"scale-{sampling.guidance_scale:g}{temperature}"
 
 
 @dataclass(frozen=True)

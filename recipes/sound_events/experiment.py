@@ -9,6 +9,7 @@ takes the models OUT/lm/{single,mixed}-SEED and writes OUT/sounds/EXPERIMENT/ARM
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import itertools
 import json
 import sys
@@ -17,15 +18,13 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tools"))
 
-from sound_arms import Arm, Item, repeated, write_arm, write_recordings
+from sound_arms import BOLD, SETTINGS, Arm, Item, repeated, setting, write_arm, write_recordings
 
-from audiolm_kit import AudioGen, Sampling, Sound
+from audiolm_kit import AudioGen, Sound
 from audiolm_kit.audio import read, write, write_bytes
 from audiolm_kit.data.manifest import Row, read_manifest
 from audiolm_kit.data.mixing import Mix, mix
 
-SCALES = (1.0, 2.0, 3.0, 5.0)
-MIXED_SCALE = 3.0
 PROMPTS = (0.5, 1.0, 2.0)
 """Seconds of the prompt."""
 GUIDED = "guided"
@@ -63,12 +62,11 @@ def pairs(said: dict[str, str], across: bool) -> list[Item]:
 
 
 def guidance(folder: Path, models: Iterator[tuple[str, int, AudioGen]], rows: list[Row], count: int) -> None:
-    """The same captions and seeds under several scales."""
+    """The same captions and seeds under several settings."""
     items = singles(captions(rows), count)
     for kind, seed, model in models:
-        for scale in SCALES if kind == "single" else (MIXED_SCALE,):
-            sampling = Sampling(guidance_scale=scale)
-            write_arm(model, Arm(f"{kind}-{seed}-scale-{scale:g}", sampling, SECONDS, 1000 * seed), items, folder)
+        for sampling in SETTINGS if kind == "single" else (BOLD,):
+            write_arm(model, Arm(f"{kind}-{seed}-{setting(sampling)}", sampling, SECONDS, 1000 * seed), items, folder)
 
 
 def mixing(folder: Path, models: Iterator[tuple[str, int, AudioGen]], rows: list[Row], count: int) -> None:
@@ -78,7 +76,7 @@ def mixing(folder: Path, models: Iterator[tuple[str, int, AudioGen]], rows: list
         for across in (True, False):
             items = repeated(pairs(said, across), count)
             name = f"{kind}-{seed}-{'across' if across else 'inside'}"
-            write_arm(model, Arm(name, Sampling(guidance_scale=MIXED_SCALE), SECONDS, 1000 * seed), items, folder)
+            write_arm(model, Arm(name, BOLD, SECONDS, 1000 * seed), items, folder)
         if not (folder / "reconstruction/index.json").is_file():
             write_recordings(model.codec, mixed_rows(folder, rows, count), folder, model.fingerprints["codec"])
 
@@ -113,7 +111,7 @@ def prompts(folder: Path, models: Iterator[tuple[str, int, AudioGen]], rows: lis
                 others = [label for label in labels if label != row.label]
                 wanted = {"none": "", "same": row.label or ""}.get(text, others[number % len(others)])
                 items.append(Item(said.get(wanted, ""), (wanted,) if wanted else (), prompt=row))
-            sampling = Sampling() if text == GUIDED else Sampling(guidance_scale=1.0)
+            sampling = BOLD if text == GUIDED else dataclasses.replace(BOLD, guidance_scale=1.0)
             for seconds in PROMPTS:
                 arm = Arm(f"{seed}-{text}-{seconds:g}", sampling, SECONDS, 1000 * seed, seconds)
                 write_arm(model, arm, items, folder)
@@ -145,7 +143,7 @@ def listening(sounds: Path, seed: int) -> list[dict[str, str]]:
     for role, arm in (
         ("real", "recordings/real"),
         ("reconstruction", "recordings/reconstruction"),
-        ("generated", f"guidance/single-{seed}-scale-3"),
+        ("generated", f"guidance/single-{seed}-{setting(BOLD)}"),
         ("without mixing", f"mixing/single-{seed}-across"),
         ("with mixing", f"mixing/mixed-{seed}-across"),
     ):

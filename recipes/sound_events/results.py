@@ -54,7 +54,7 @@ def mixing(judges: ModuleType, sounds: Path) -> list[Entry]:
         rows.append(row(f"gain by mixing: {what}", gain))
     floor = [both(arm, least, permuted=True) for arm in arms(folder, "mixed-*-across")]
     rows.append(row("both heard: model with mixing, against shuffled captions (floor)", score_of_models(floor)))
-    alone = {kind: arms(sounds / "guidance", f"{kind}-*-scale-3") for kind in ("single", "mixed")}
+    alone = {kind: arms(sounds / "guidance", f"{kind}-*-scale-3-temperature-0.8") for kind in ("single", "mixed")}
     for kind, what in (("single", "without"), ("mixed", "with")):
         own = score_of_models(rights(alone[kind]))
         rows.append(row(f"single captions, event heard: model {what} mixing", own))

@@ -17,13 +17,12 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tools"))
 
-from sound_arms import Arm, Item, write_arm, write_recordings
+from sound_arms import SETTINGS, Arm, Item, setting, write_arm, write_recordings
 
 from audiolm_kit import AudioGen, NeuralCodec, Sampling, checkpoint
 from audiolm_kit.audio import write_bytes
 from audiolm_kit.data.manifest import Row, read_manifest
 
-SCALES = (1.0, 2.0, 3.0, 5.0)
 SECONDS = 0.8
 GUIDED = "guided"
 """The model whose guidance is looked at: four streams by delay, trained longer than those of NAMES."""
@@ -47,11 +46,11 @@ def recordings(out: Path, rows: list[Row]) -> None:
 
 
 def guidance(out: Path, rows: list[Row], seeds: list[int], count: int) -> None:
-    """The same captions and seeds under several scales."""
+    """The same captions and seeds under several settings."""
     for seed in seeds:
         model = AudioGen.load(out / "lm" / f"{GUIDED}-{seed}")
-        for scale in SCALES:
-            arm = Arm(f"{GUIDED}-{seed}-scale-{scale:g}", Sampling(guidance_scale=scale), SECONDS, 1000 * seed)
+        for sampling in SETTINGS:
+            arm = Arm(f"{GUIDED}-{seed}-{setting(sampling)}", sampling, SECONDS, 1000 * seed)
             write_arm(model, arm, asked(rows, count), out / "sounds" / "guidance")
 
 

@@ -13,7 +13,10 @@ import guidance_table
 import judge_arms
 import numpy as np
 import pytest
+import sound_arms
 import verdicts
+
+from audiolm_kit import Sampling
 
 TOOLS = Path(__file__).parents[2] / "tools"
 JUDGES = """
@@ -126,6 +129,8 @@ def test_a_guidance_table_says_what_was_gained_and_reached(tmp_path: Path) -> No
     for seed in range(3):
         write_heard(tmp_path / "guidance" / f"model-{seed}-scale-1", labels[:60] + wrong[:40], labels)
         write_heard(tmp_path / "guidance" / f"model-{seed}-scale-3", labels[:90] + wrong[:10], labels)
+        bold = sound_arms.setting(Sampling(guidance_scale=3.0, temperature=0.8))
+        write_heard(tmp_path / "guidance" / f"model-{seed}-{bold}", labels[:80] + wrong[:20], labels)
     judges = SimpleNamespace(kad=lambda a, b: 1.5)
     rows = {each["what"]: each for each in guidance_table.guidance_table(judges, tmp_path, "model", "digit", 0.97)}
     assert rows["digit heard: guidance 1"]["value"] == pytest.approx(0.6)
@@ -139,6 +144,9 @@ def test_a_guidance_table_says_what_was_gained_and_reached(tmp_path: Path) -> No
     assert gain["value"] == pytest.approx(0.3) and gain["rule"]["passed"] and gain["interval"][0] > 0.15
     assert 0.3 < rows["guidance 3 against shuffled captions (floor)"]["value"] < 0.6
     assert rows["KAD to the real recordings: guidance 3"]["value"] == 1.5
+    heard = [name for name in rows if name.startswith("digit heard: guidance")]
+    assert [name.partition("guidance ")[2] for name in heard] == ["1", "3", "3, temperature 0.8"]
+    assert rows[heard[2]]["value"] == pytest.approx(0.8) and "rule" not in rows[heard[2]]
 
 
 def test_a_setting_that_was_not_run_is_named(tmp_path: Path) -> None:
