@@ -7,11 +7,12 @@ SHELL := bash
 PYTHON ?= python3
 VENV := .venv
 INSTALLED := $(VENV)/.installed
+DOCS_INSTALLED := $(VENV)/.installed-docs
 # The recipes' Makefiles find the environment's programs here.
 export BIN := $(CURDIR)/$(VENV)/bin
 PIP := "$(BIN)/python" -m pip --disable-pip-version-check
 
-.PHONY: help install demo test test-slow lint types smoke bench format clean
+.PHONY: help install demo test test-slow lint types smoke bench docs format clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -50,6 +51,16 @@ smoke: $(INSTALLED) ## Run recipes/hello from end to end, small, and check what 
 
 bench: $(INSTALLED) ## Time decoding, codec, training and start-up here, beside others (about 10 minutes)
 	"$(BIN)/python" tools/benchmark.py
+
+docs: $(DOCS_INSTALLED) ## Build the documentation's site in build/site; a warning is an error
+	NO_MKDOCS_2_WARNING=1 "$(BIN)/python" -m mkdocs build --strict --quiet
+	@echo "Read: $(CURDIR)/build/site/index.html"
+
+# Only who builds the site needs these (mkdocs.yml says why these, and what comes after them).
+$(DOCS_INSTALLED): $(INSTALLED)
+	"$(BIN)/python" tools/requirements.py docs > $(VENV)/requirements-docs.txt
+	$(PIP) install -r $(VENV)/requirements-docs.txt -c constraints.txt
+	@touch $@
 
 format: $(INSTALLED) ## Rewrite the code in the project's format
 	"$(BIN)/ruff" check --fix .

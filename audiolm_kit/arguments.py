@@ -1,4 +1,4 @@
-"""A function's signature as a command line: its docstring is the help, a dataclass among its parameters lies flat.
+"""A function's signature as a command line: its docstring is the help, dataclasses among its parameters lie flat.
 
 How types are spelt: numbers, words and choices as they are; several numbers (``float | tuple[float, ...]``,
 ``tuple[float, float]``) with commas, brackets or not; ``bool`` as ``--flag`` or ``--flag true|false``; several words
@@ -11,7 +11,7 @@ import math
 import re
 from argparse import SUPPRESS, ArgumentTypeError
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import MISSING, Field, dataclass, fields
+from dataclasses import MISSING, Field, dataclass, fields, is_dataclass
 from inspect import Parameter, signature
 from types import UnionType
 from typing import TYPE_CHECKING, Any, NamedTuple, Union, get_args, get_origin, get_type_hints
@@ -93,9 +93,9 @@ def call(function: Callable[..., Any], arguments: list[str], prog: str, options:
     Args:
         function: Its positional parameters are arguments in their order, its keyword-only ones options; all are
             annotated and described under ``Args:``. Of ``*words`` at least one must be given, unless they are described
-            as ``words (str, optional): ...``.
+            as ``words (str, optional): ...``. Fields of a parameter that is a dataclass become options too.
         prog: The command as the user types it.
-        options: A dataclass whose fields become options too; the one parameter of that type gets them.
+        options: Such a dataclass that the function's module imports for type checkers alone.
 
     Raises:
         argparse.ArgumentError: The arguments do not fit; `first_cause` makes one line of it.
@@ -104,8 +104,9 @@ def call(function: Callable[..., Any], arguments: list[str], prog: str, options:
     named: dict[str, Any] = {}
     positional: list[Any] = []
     for given in arguments_of(function, options):
-        if options is not None and given.hint is options:
-            named[given.name] = options(**{field.name: value_of(field, values) for field in fields_of(options)})
+        if lies_flat(given.hint):
+            own = {field.name: value_of(field, values) for field in fields_of(given.hint)}
+            named[given.name] = given.hint(**own)
         elif given.kind is Parameter.VAR_POSITIONAL:
             positional += values[given.name] or []
         elif given.kind is Parameter.KEYWORD_ONLY:
@@ -136,7 +137,7 @@ def parser_of(function: Callable[..., Any], prog: str, options: type[Any] | None
 
     parser = Parser(prog=prog, description=first_line(function), exit_on_error=False, allow_abbrev=False)
     for given in arguments_of(function, options):
-        for each in fields_of(options) if options is not None and given.hint is options else [given]:
+        for each in fields_of(given.hint) if lies_flat(given.hint) else [given]:
             names, settings = spelling(each)
             added = parser.add_argument(*names, **settings)
             if each.optional:
@@ -228,11 +229,16 @@ def arguments_of(function: Callable[..., Any], options: type[Any] | None) -> Ite
     told = {each.arg_name: each for each in docstring_parser.parse(function.__doc__ or "").params}
     for parameter in signature(function).parameters.values():
         name, hint = parameter.name, hints[parameter.name]
-        if options is not None and hint is options:
+        if lies_flat(hint):
             yield Argument(name, hint, None, Parameter.empty)
             continue
         optional = parameter.kind is Parameter.VAR_POSITIONAL and bool(told[name].is_optional)
         yield Argument(name, hint, told[name].description, parameter.default, parameter.kind, optional)
+
+
+def lies_flat(hint: Any) -> bool:
+    """Whether a parameter's type is a dataclass, whose fields are options each."""
+    return isinstance(hint, type) and is_dataclass(hint)
 
 
 def fields_of(options: type[Any]) -> Iterator[Argument]:

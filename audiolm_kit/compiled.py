@@ -59,12 +59,33 @@ class FixedPast:
 
 
 def require(device: torch.device) -> None:
-    """Refuse to compile for a device where the compiler is missing."""
+    """Refuse to compile for a device where the compiler is missing: a look, which takes no time."""
     names = [os.environ.get("CXX", "g++"), "clang++"] if device.type == "cpu" else ["gcc", "cc", "clang"]
     if not any(shutil.which(name) for name in names):
         raise ValueError(f"compiled steps need a compiler, found is none of {', '.join(names)}: install one of them")
     if device.type != "cpu" and importlib.util.find_spec("triton") is None:
         raise ValueError(f"compiled steps on {device.type} need the package triton: install it, or leave compile out")
+
+
+def attempt(device: torch.device) -> None:
+    """Compile a trifle for a device, which takes seconds and also finds a compiler that does not work.
+
+    Raises:
+        ValueError: it does not work; the message says what is missing.
+    """
+    try:
+        torch.compile(_trifle, dynamic=False)(torch.ones(8, device=device))
+    except Exception as error:  # each backend has its own way to say that it finds no compiler
+        reason = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+        wanted = "a C++ compiler (g++ or clang++)" if device.type == "cpu" else "triton and a C compiler"
+        raise ValueError(
+            f"compile is true, and torch.compile does not work on {device.type} here ({reason}): install {wanted}, "
+            "or set compile to false"
+        ) from None
+
+
+def _trifle(x: Tensor) -> Tensor:
+    return (x + 1).cos() * x
 
 
 def compiled_step(transformer: Stack, x: Tensor, cache: KVCache) -> Tensor:

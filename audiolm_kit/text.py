@@ -28,6 +28,13 @@ class Pieces(NamedTuple):
     mask: Tensor  # [B, N] bool, True at pieces
 
 
+class TextInput(NamedTuple):
+    """Captions as the model takes them."""
+
+    content: Tensor  # pieces [B, N] int64 (small), places in the table [B, N] int64 (labels), or states [B, N, E] (t5)
+    mask: Tensor  # [B, N] bool; no True for an empty caption
+
+
 class Vocabulary:
     """The pieces of a trained sentencepiece model; case is folded, PADDING is 0 and UNKNOWN is 1."""
 

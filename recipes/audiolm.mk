@@ -7,6 +7,8 @@ include ../stages.mk
 CODEC_OPTIONS ?=
 MASKED_OPTIONS ?=
 TOKENS_OPTIONS ?= --variants 2
+# Of the semantic codes that acoustic stages learn from: --other_voices N lends them the voices of others. Empty: those of the recordings.
+OTHER_VOICES ?=
 # Of all stages, and of the baseline.
 LM_OPTIONS ?=
 # Whose frames become semantic codes: those of a layer of the masked model, or mel or mfcc, then with FRAME_OPTIONS.
@@ -95,6 +97,13 @@ $(SEMANTIC).done: $(OUT)/semantic.done
 $(ACOUSTIC).done: $(OUT)/codec.done
 	$(call TOKENIZE,$(OUT)/codec)
 
+PREFIX := $(if $(OTHER_VOICES),$(OUT)/tokens/lent,$(SEMANTIC))
+$(OUT)/tokens/lent.done: $(OUT)/semantic.done
+	@$(call TIMED,tokens-lent)
+	if [ -e $@ ] || [ $(@:.done=)/train/tokens.json -ot $< ]; then rm -rf $(@:.done=) $@; fi
+	$(KIT) tokenize $(OUT)/semantic $(LEARNED) -o $(@:.done=)/train --split train $(TOKENS_OPTIONS) $(OTHER_VOICES)
+	touch $@
+
 # --- models -----------------------------------------------------------------------------------------------------------
 
 # Nor is what was learned from other codes.
@@ -109,11 +118,11 @@ $(KIT) fit -c $< $$fresh --seed_everything $* --data.seed $* --model.export $(@:
 touch $@
 endef
 CODEC := --model.codec $(OUT)/codec
-IN_FRONT := --data.prefix_shards $(SEMANTIC)/train --data.valid_prefix_shards $(SEMANTIC)/valid \
+IN_FRONT := --data.prefix_shards $(PREFIX)/train --data.valid_prefix_shards $(SEMANTIC)/valid \
   --model.semantic $(OUT)/semantic --model.lm.prefix.codebook_size $(CODES)
 $(OUT)/lm/semantic-%.done: semantic.yaml $(SEMANTIC).done
 	$(call MODEL,$(SEMANTIC),--model.semantic $(OUT)/semantic --model.lm.codebook_size $(CODES))
-$(OUT)/lm/acoustic-%.done: acoustic.yaml $(SEMANTIC).done $(ACOUSTIC).done
+$(OUT)/lm/acoustic-%.done: acoustic.yaml $(sort $(SEMANTIC).done $(PREFIX).done) $(ACOUSTIC).done
 	$(call MODEL,$(ACOUSTIC),$(CODEC) $(IN_FRONT))
 $(OUT)/lm/only-%.done: only.yaml $(ACOUSTIC).done
 	$(call MODEL,$(ACOUSTIC),$(CODEC))

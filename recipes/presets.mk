@@ -11,16 +11,13 @@ LAID = $(foreach file,$(FILES_$(1)),-c $(file).yaml)
 YAMLS = $(foreach file,$(FILES_$(1)),$(file).yaml)
 RECORDINGS := $(OUT)/recordings.jsonl
 
-.PHONY: all sizes clean
+.PHONY: all clean
 
 ifeq ($(filter $(PRESET),$(PRESETS)),)
 $(error PRESET is $(PRESET), wanted one of: $(PRESETS))
 endif
 
 all: $(OUT)/$(PRESET).done ## From recordings to a model of PRESET
-
-sizes: ## Compute the tables of README.md anew from the YAML files
-	$(PYTHON) sizes.py
 
 define MANIFEST
 @$(if $(DATA),,$(error $(DATA_MISSING)))

@@ -47,7 +47,7 @@ help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 table: ## Write the tables of README.md anew from results/
-	$(PYTHON) $(ROOT)/tools/results_table.py README.md results/*.json
+	$(PYTHON) $(ROOT)/tools/results.py README.md
 
 $(OUT)/judges-env.done:
 	$(if $(JUDGES),,$(error $(JUDGES_MISSING)))

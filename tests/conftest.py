@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -19,6 +20,7 @@ from audiolm_kit.conditioning import TextConditioner, TextConfig
 from audiolm_kit.lm.model import LMConfig, StreamLM
 from audiolm_kit.transformer import TransformerConfig
 
+sys.path.append(str(Path(__file__).parent))  # pages.py, which several test files share
 os.environ["HF_HUB_OFFLINE"] = "1"  # transformers and datasets read it when they are imported, which is later
 torch.set_num_threads(1)  # small tensors are slower on several
 
@@ -79,3 +81,50 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     codec = NeuralCodec(CodecConfig(sample_rate=8000, convnext=body, quantizer=quantizer))
     AudioGen(codec, lm, TextConditioner(captions, vocabulary)).save(folder / "model")
     return folder / "model"
+
+
+T5_CAPTIONS = ("a dog barks twice", "rain", "a bell rings and a siren wails far away")
+
+
+def a_t5_config(**options: Any) -> Any:
+    """As small as they get, of all words of T5_CAPTIONS."""
+    from transformers import T5Config
+
+    return T5Config(vocab_size=20, d_model=12, d_kv=4, d_ff=16, num_layers=2, num_heads=3, **options)
+
+
+def save_a_t5_tokenizer(folder: str, *more: str) -> None:
+    """Of the words of T5_CAPTIONS, and of more."""
+    from tokenizers import Tokenizer, models, pre_tokenizers, processors
+    from transformers import PreTrainedTokenizerFast
+
+    words = ["<pad>", "</s>", "<unk>", *sorted({word for each in T5_CAPTIONS for word in each.split()}), *more]
+    tokenizer = Tokenizer(models.WordLevel({word: i for i, word in enumerate(words)}, unk_token="<unk>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer.post_processor = processors.TemplateProcessing(single="$A </s>", special_tokens=[("</s>", 1)])
+    special = {"pad_token": "<pad>", "eos_token": "</s>", "unk_token": "<unk>"}
+    PreTrainedTokenizerFast(tokenizer_object=tokenizer, **special).save_pretrained(folder)
+
+
+@pytest.fixture(scope="session")
+def t5_config() -> Callable[..., Any]:
+    """``a_t5_config`` itself."""
+    return a_t5_config
+
+
+@pytest.fixture(scope="session")
+def save_t5_tokenizer() -> Callable[..., None]:
+    """``save_a_t5_tokenizer`` itself."""
+    return save_a_t5_tokenizer
+
+
+@pytest.fixture(scope="session")
+def t5(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A folder with a real T5 encoder of random weights, 12 wide, and a real tokenizer, both tiny."""
+    from transformers import T5EncoderModel
+
+    folder = str(tmp_path_factory.mktemp("t5"))
+    save_a_t5_tokenizer(folder)
+    torch.manual_seed(0)
+    T5EncoderModel(a_t5_config()).save_pretrained(folder)
+    return folder

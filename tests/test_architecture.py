@@ -16,8 +16,9 @@ ROOT = Path(audiolm_kit.__file__).parent
 HOUSE: House = {path.relative_to(ROOT).as_posix(): path.read_text(encoding="utf-8") for path in ROOT.rglob("*.py")}
 
 GROUND = (
-    *("arguments", "audio", "captions", "checkpoint", "compiled", "conditioning", "hub", "kv_cache", "parallel"),
-    *("positions", "protocols", "provenance", "repeats", "stages", "stepping", "text", "text_cache", "transformer"),
+    *("arguments", "audio", "captions", "checkpoint", "compiled", "conditioning", "frozen_t5", "hub", "kv_cache"),
+    *("layers", "parallel", "positions", "protocols", "provenance", "repeats", "stages", "stepping", "text"),
+    *("text_cache", "transformer"),
 )
 FLOORS = {
     **dict.fromkeys(GROUND, 1),
@@ -39,7 +40,7 @@ DOORS = {
     "huggingface_hub": ("hub.py", "doctor/packages.py"),  # doctor tries whether it loads, transformers too
     "pytorch_lightning": ("training/", "data/modules.py", "commands/training.py"),
     "transformers": (
-        "conditioning.py",
+        "frozen_t5.py",
         "codec/foreign.py",
         "semantic/features.py",
         "evaluation/perceptual.py",

@@ -68,9 +68,34 @@ def refused(*given: str) -> str:
     return told
 
 
+@dataclass(frozen=True)
+class Nail:
+    """What it hangs on."""
+
+    length: int = 3
+    """In centimetres."""
+
+
+def hang(picture: str, *, brush: Brush, low: bool = False, nail: Nail) -> dict[str, Any]:
+    """Hang.
+
+    Args:
+        picture: What hangs.
+        low: For children.
+    """
+    return dict(locals())
+
+
 def help_of(function: Callable[..., Any], options: type[Any] | None = None) -> str:
     """With the line breaks taken out."""
     return " ".join(arguments.parser_of(function, "paint", options).format_help().split())
+
+
+def test_several_dataclasses_lie_flat_in_their_places() -> None:
+    given = arguments.call(hang, ["sea", "--length", "5", "--low", "--kind", "water"], "hang")
+    assert given == {"picture": "sea", "brush": Brush(kind="water"), "low": True, "nail": Nail(5)}
+    told = help_of(hang)
+    assert told.index("--width") < told.index("--low") < told.index("--length") < told.index("In centimetres.")
 
 
 # --- several numbers

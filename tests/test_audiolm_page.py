@@ -2,24 +2,16 @@
 
 from __future__ import annotations
 
-import re
-import shlex
 from pathlib import Path
 
 import pytest
 import torch
+from pages import ROOT, page
 
 from audiolm_kit import audio, cli
 from audiolm_kit.commands import sound
 
-ROOT = Path(__file__).parents[1]
-PAGE = (ROOT / "docs" / "audiolm.md").read_text(encoding="utf-8")
-
-
-def commands() -> list[list[str]]:
-    """The words of every command, without the pipe behind it."""
-    found = re.findall(r"^```sh\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
-    return [shlex.split(line.split(" | ")[0]) for line in "".join(found).replace("\\\n", "").splitlines()]
+PAGE = page("docs/audiolm.md")
 
 
 class Reached(Exception):
@@ -27,31 +19,31 @@ class Reached(Exception):
 
 
 @pytest.mark.parametrize(
-    "command", [words[1:] for words in commands() if words[1] in ("generate", "continue")], ids=" ".join
+    "command", [words for words in PAGE.kit() if words[0] in ("generate", "continue")], ids=" ".join
 )
 def test_every_sound_is_an_order_that_can_be_filled(
     command: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def opened(folder: str, device: str, *computing: object) -> None:
+    def make(order: object, folder: str, *opening: object) -> None:
         raise Reached(folder)
 
     monkeypatch.chdir(tmp_path)
     (tmp_path / "build/mine/audiolm").mkdir(parents=True)
     (tmp_path / "build/mine/audiolm/config.json").write_text('{"kind": "AudioLM"}')
     audio.write("prompt.wav", audio.Sound(torch.zeros(1, 8000), 8000))
-    monkeypatch.setattr(sound, "opened_audiolm", opened)
+    monkeypatch.setattr(sound, "make_unscripted", make)
     with pytest.raises(Reached, match="build/mine/audiolm"):
         cli.main(command)
 
 
 def test_the_page_names_recipes_and_tools_that_there_are() -> None:
-    named = {word for words in commands() for word in words if word.startswith(("recipes/", "tools/"))}
+    named = {word for words in PAGE.commands() for word in words if word.startswith(("recipes/", "tools/"))}
     assert len(named) >= 4
     assert [name for name in named if not (ROOT / name).is_file()] == []
 
 
 def test_the_way_leads_from_recordings_to_a_score() -> None:
-    verbs = [words[1] for words in commands() if words[0] == "audiolm-kit"]
+    verbs = [words[0] for words in PAGE.kit()]
     assert list(dict.fromkeys(verbs)) == [
         *("manifest", "kmeans", "fit", "tokenize", "assemble"),
         *("continue", "generate", "score"),

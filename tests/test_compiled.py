@@ -54,3 +54,21 @@ def test_without_a_compiler_it_is_refused_in_one_line(monkeypatch: pytest.Monkey
     assert "\n" not in str(refusal.value)
     with pytest.raises(ValueError, match="compiled steps need a compiler"):
         compiled.require(torch.device("cuda"))
+
+
+def test_a_compiler_that_does_not_work_is_told_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(x: torch.Tensor) -> torch.Tensor:
+        raise RuntimeError("\n  no working compiler found in [g++]\nand a hundred lines more")
+
+    monkeypatch.setattr(torch, "compile", lambda function, **settings: broken)
+    with pytest.raises(
+        ValueError, match=r"no working compiler found in \[g\+\+\]\): install a C\+\+ compiler"
+    ) as caught:
+        compiled.attempt(torch.device("cpu"))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.slow
+def test_a_compiler_that_is_there_is_found() -> None:
+    compiled.require(torch.device("cpu"))
+    compiled.attempt(torch.device("cpu"))

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import re
-import shlex
 from pathlib import Path
 
 import pytest
 import torch
+from pages import page
 
 from audiolm_kit import audio, cli
 from audiolm_kit.codec.convnext import ConvNeXtConfig
@@ -20,18 +19,7 @@ from audiolm_kit.lm.model import LMConfig, StreamLM
 from audiolm_kit.text import train
 from audiolm_kit.transformer import TransformerConfig
 
-PAGE = (Path(__file__).parents[1] / "docs" / "generating.md").read_text(encoding="utf-8")
-
-
-def blocks(language: str) -> list[str]:
-    """The contents of the code blocks of a language."""
-    return re.findall(rf"^```{language}\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
-
-
-def commands() -> list[list[str]]:
-    """What follows `audiolm-kit` in every command, without the pipe behind it."""
-    lines = [line.split(" | ")[0] for line in "".join(blocks("sh")).replace("\\\n", "").splitlines()]
-    return [words[words.index("audiolm-kit") + 1 :] for words in map(shlex.split, lines)]
+PAGE = page("docs/generating.md")
 
 
 def a_model() -> AudioGen:
@@ -52,7 +40,7 @@ def test_the_library_use_runs_as_it_stands(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.chdir(tmp_path)
     a_model().save("build/hello/lm")
     names: dict[str, object] = {}
-    for code in blocks("python"):
+    for code in PAGE.blocks("python"):
         exec(compile(code, "generating.md", "exec"), names)
     assert audio.read("bell.wav").samples.shape == (1, 32000)
     rain, model, again, choice = (names[name] for name in ("rain", "model", "again", "choice"))
@@ -68,7 +56,7 @@ class Reached(Exception):
     """Nothing was wrong with an order before its model was opened."""
 
 
-@pytest.mark.parametrize("command", commands(), ids=" ".join)
+@pytest.mark.parametrize("command", PAGE.kit(), ids=" ".join)
 def test_every_command_is_an_order_that_can_be_filled(
     command: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -83,6 +71,6 @@ def test_every_command_is_an_order_that_can_be_filled(
 
 
 def test_every_way_is_shown() -> None:
-    shown = {word[2:] for command in commands() for word in command if word.startswith("--")}
+    shown = {word[2:] for command in PAGE.kit() for word in command if word.startswith("--")}
     assert {"negative", "window", "overlap", "text", "stream", "endless", "candidates", "scorer"} <= shown
     assert {"guidance_scale", "guidance_schedule", "guidance_last", "guidance_interval"} <= shown

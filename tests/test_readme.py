@@ -1,16 +1,14 @@
-"""The README keeps its word: its library use runs, its commands parse, its links lead somewhere."""
+"""The README keeps its word: its library use runs, the way it shows is whole; test_docs.py holds it as any page."""
 
 from __future__ import annotations
 
 import re
-import shlex
-from importlib import import_module
 from pathlib import Path
 
 import pytest
 import torch
+from pages import ROOT, page
 
-from audiolm_kit import arguments, cli
 from audiolm_kit.audio import read
 from audiolm_kit.codec.convnext import ConvNeXtConfig
 from audiolm_kit.codec.model import CodecConfig, NeuralCodec
@@ -21,22 +19,9 @@ from audiolm_kit.lm.model import LMConfig, StreamLM
 from audiolm_kit.text import train
 from audiolm_kit.transformer import TransformerConfig
 
-ROOT = Path(__file__).parents[1]
-README = (ROOT / "README.md").read_text(encoding="utf-8")
+README = page("README.md").text
 PAGE = 100
 """Lines; more is no longer one page."""
-
-
-def blocks(language: str) -> list[str]:
-    """The contents of the code blocks of a language."""
-    return re.findall(rf"^```{language}\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
-
-
-def commands() -> list[list[str]]:
-    """What follows `audiolm-kit` in every command line, in the blocks and in the text."""
-    lines = "\n".join(blocks("sh")).replace("\\\n", " ").splitlines()
-    lines += [span for span in re.findall(r"`([^`\n]+)`", re.sub(r"```.*?```", "", README, flags=re.DOTALL))]
-    return [words[1:] for words in map(shlex.split, lines) if words[:1] == ["audiolm-kit"]]
 
 
 def save_a_model(folder: Path) -> None:
@@ -63,7 +48,7 @@ def test_the_readme_is_one_page_that_names_its_two_commands_first() -> None:
 def test_the_library_use_runs_as_it_stands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     save_a_model(tmp_path / "build" / "hello" / "lm")
     monkeypatch.chdir(tmp_path)
-    [code] = blocks("python")
+    [code] = page("README.md").blocks("python")
     names: dict[str, object] = {}
     exec(compile(code, "README.md", "exec"), names)
     assert {path.name for path in tmp_path.iterdir()} == {"build", "bell.wav", "longer.flac", "coarse.wav"}
@@ -75,43 +60,15 @@ def test_the_library_use_runs_as_it_stands(tmp_path: Path, monkeypatch: pytest.M
 
 
 def test_the_way_from_recordings_to_sound_is_shown_whole() -> None:
-    verbs = [command[0] for command in commands()]
-    assert verbs[:6] == ["manifest", "fit", "tokenize", "fit", "generate", "continue"]
-    assert "doctor" in verbs
-
-
-@pytest.mark.parametrize("command", commands(), ids=" ".join)
-def test_every_command_line_parses(
-    command: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.chdir(ROOT)
-    name, *given = command
-    function, options = cli.VERBS[name]
-    if name == "fit":
-        assert cli.main(["fit", *given, "--print_config"]) == 0  # all of it is parsed, nothing is run
-        told = capsys.readouterr().out
-        assert all(value in told for value in given[3::2] if value != "null")
-        return
-    kind = None
-    if options:
-        home, _, name_of_kind = options.rpartition(".")
-        kind = getattr(import_module(f"audiolm_kit.{home}"), name_of_kind)
-    arguments.parser_of(function, f"audiolm-kit {name}", kind).parse_args(given)
+    verbs = [command[0] for command in page("README.md").kit()]
+    assert verbs == ["manifest", "fit", "tokenize", "fit", "generate", "continue"]
+    assert "doctor" in [command[0] for command in page("README.md").spans()]
 
 
 def test_every_make_target_is_there() -> None:
     targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
     named = set(re.findall(r"\bmake ([a-z-]+)\s*(?:`|#|,|$)", README, re.MULTILINE))
     assert {"demo", "test", "bench"} <= named <= targets
-
-
-@pytest.mark.parametrize("link", sorted(set(re.findall(r"\]\(([^)]+)\)", README))))
-def test_every_link_leads_somewhere(link: str) -> None:
-    if link.startswith("https://arxiv.org/abs/"):
-        assert re.fullmatch(r"https://arxiv\.org/abs/\d{4}\.\d{5}", link)
-        return
-    assert not link.startswith("http"), f"{link}: a test cannot follow it"
-    assert (ROOT / link).is_file(), f"{link} is not there"
 
 
 def test_every_recipe_has_its_row() -> None:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import re
-import shlex
 import shutil
 from collections.abc import Iterator
 from contextlib import redirect_stderr, redirect_stdout
@@ -17,6 +16,7 @@ from typing import Any, NamedTuple
 
 import pytest
 import torch
+from pages import ROOT, page
 from torch import nn
 
 from audiolm_kit import audio, checkpoint, hub
@@ -34,24 +34,13 @@ from audiolm_kit.official.musicgen import write_musicgen
 from audiolm_kit.official.parts import Parts
 from audiolm_kit.transformer import TransformerConfig
 
-ROOT = Path(__file__).parents[1]
-PAGE = (ROOT / "docs" / "weights.md").read_text(encoding="utf-8")
+PAGE = page("docs/weights.md")
 K, V, RATE = 4, 16, 800  # codebooks, their size, and the sample rate; 50 frames a second
 WORDS = ["<pad>", "</s>", "<unk>", "a", "slow", "waltz", "on", "an", "old", "piano"]
 SMALL: dict[str, Any] = {"codebook_size": V, "codebook_dim": 4, "sampling_rate": RATE}
 
 
-def blocks(language: str) -> list[str]:
-    """The contents of the code blocks of a language."""
-    return re.findall(rf"^```{language}\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
-
-
-def commands() -> list[list[str]]:
-    """The words of every command."""
-    return [shlex.split(line) for line in "".join(blocks("sh")).replace("\\\n", "").splitlines()]
-
-
-KIT = [words[1:] for words in commands() if words[0] == "audiolm-kit"]
+KIT = PAGE.kit()
 
 
 class Done(NamedTuple):
@@ -263,7 +252,7 @@ def test_what_the_page_compares_is_equal(worked: Worked) -> None:
 
 
 def test_the_shown_comparison_is_one_that_verify_makes(worked: Worked) -> None:
-    [shown] = blocks("text")
+    [shown] = PAGE.blocks("text")
     made = told_by(worked, "verify", "build/for_transformers").splitlines()
     assert [line[:32].rstrip() for line in shown.splitlines()[2:-1]] == [line[:32].rstrip() for line in made[2:-1]]
     assert shown.splitlines()[-1] == made[-1]
@@ -271,7 +260,7 @@ def test_the_shown_comparison_is_one_that_verify_makes(worked: Worked) -> None:
 
 def test_the_python_makes_what_it_says(worked: Worked) -> None:
     names: dict[str, Any] = {}
-    for code in blocks("python"):
+    for code in PAGE.blocks("python"):
         exec(compile(code, "weights.md", "exec"), names)
     assert names["model"].fingerprints.keys() >= {"codec", "lm", "text_encoder"}
     assert names["codec"].config.normalize and names["scales"].shape == (1, 3)  # segments of half a second here
@@ -298,10 +287,10 @@ def test_every_verb_and_option_of_weights_is_shown() -> None:
 
 
 def test_the_page_names_files_that_there_are() -> None:
-    links = [link for link in re.findall(r"\]\(([^)]+)\)", PAGE) if not link.startswith("http")]
-    tests = re.findall(r"`(tests/[\w/]+\.py)`", PAGE)
+    links = [link for link in PAGE.links() if not link.startswith("http")]
+    tests = re.findall(r"`(tests/[\w/]+\.py)`", PAGE.text)
     assert links and len(tests) >= 6
     assert [each for each in links if not (ROOT / "docs" / each).is_file()] == []
     assert [each for each in tests if not (ROOT / each).is_file()] == []
-    recipes = [words for words in commands() if words[0] == "make"]
+    recipes = [words for words in PAGE.commands() if words[0] == "make"]
     assert [words[2] for words in recipes] == ["recipes/finetune"]

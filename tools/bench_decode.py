@@ -36,8 +36,8 @@ from audiolm_kit.codec.model import CodecConfig, NeuralCodec
 from audiolm_kit.codec.rvq import QuantizerConfig
 from audiolm_kit.codec.seanet import SEANetConfig
 from audiolm_kit.inference.streaming import Request, Section, chunks, codes
+from audiolm_kit.layers import CrossAttention
 from audiolm_kit.lm.model import StreamLM
-from audiolm_kit.transformer import CrossAttention
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
 PLAIN = ("fp32", "bf16", "int8", "int8, bf16", "int4", "int4, bf16")

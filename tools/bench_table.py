@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import statistics
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -14,7 +13,6 @@ from bench_cases import AUDIOCRAFT, ENCODEC, OURS, TRANSFORMERS, Row
 
 Entry = dict[str, Any]
 SECTIONS = ("decode", "codec", "training", "startup", "memory", "limits")
-NOTHING = "Not yet measured."
 HEAD = "| | by | | median | least to most | ours is | wanted | of the limit | |"
 HEAD += "\n|---|---|---|---:|---:|---|---|---:|---|"
 
@@ -260,31 +258,21 @@ def number(value: float) -> str:
     return f"{value:,.0f}" if value >= 1000 else f"{value:.3g}"
 
 
-# --- the page ---------------------------------------------------------------------------------------------------------
+# --- from files -------------------------------------------------------------------------------------------------------
 
 
-def page(text: str, files: Sequence[Path]) -> str:
-    """A page with its tables made anew, each between <!-- bench decode --> and <!-- /bench decode -->, and so on.
+def shown(file: Path, section: str) -> str:
+    """A section of a stored benchmark as a page shows it; nothing where it was not measured.
 
     Raises:
-        ValueError: a marker has no end, or a file is no benchmark's.
+        ValueError: there is no such section, or the file is no benchmark's.
     """
-    contents = {file.name: read(file) for file in sorted(files)}
-    for section in SECTIONS:
-        begin, end = f"<!-- bench {section} -->", f"<!-- /bench {section} -->"
-        if begin not in text:
-            continue
-        before, _, rest = text.partition(begin)
-        if end not in rest:
-            raise ValueError(f"want a line {end} below the line {begin}")
-        tables = [
-            f"`{name}`: {about(content['about'])}\n\n{table(content, section)}"
-            for name, content in contents.items()
-            if any(row["section"] == section for row in content["rows"])
-        ]
-        made = "\n\n".join(tables) or NOTHING
-        text = f"{before}{begin}\n{made}\n{end}{rest.partition(end)[2]}"
-    return text
+    if section not in SECTIONS:
+        raise ValueError(f"bench {section} is no section: give one of {', '.join(SECTIONS)}")
+    content = read(file)
+    if not any(row["section"] == section for row in content["rows"]):
+        return ""
+    return f"`{file.name}`: {about(content['about'])}\n\n{table(content, section)}"
 
 
 def read(file: Path) -> Entry:
@@ -299,14 +287,3 @@ def read(file: Path) -> Entry:
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{file} is no file of `make bench` ({error!r}): give its build/bench.json") from error
     return content
-
-
-def update(path: Path, files: Sequence[Path]) -> None:
-    """Rewrite the tables of a page, all of it or nothing."""
-    try:
-        made = page(path.read_text(encoding="utf-8"), files)
-    except ValueError as error:
-        raise ValueError(f"{path}: {error}") from error
-    draft = path.with_name(f".{path.name}.{os.getpid()}.part")
-    draft.write_text(made, encoding="utf-8")
-    os.replace(draft, path)

@@ -1,8 +1,8 @@
 """Ours beside transformers, audiocraft and encodec in one run: decoding, codec, training, start-up, and their limits.
 
     python tools/benchmark.py [-o build/bench.json] [--only decode,codec] [--device cuda] [--layers 24 ...]
-    python tools/benchmark.py --table build/bench.json                            # its tables again
-    python tools/benchmark.py --table docs/bench.json --page docs/performance.md  # into the page
+    python tools/benchmark.py --table build/bench.json       # its tables again
+    cp build/bench.json docs/ && python tools/results.py     # and into docs/performance.md
 
 Weights are random and of fixed seed: time does not depend on what was learned. What is compared has the same weights,
 runs in the same process on the same threads, and takes turns, so that other work on the machine slows all alike. That
@@ -50,7 +50,6 @@ class Order(NamedTuple):
     threads: int
     output: Path
     tables: list[Path]
-    page: Path | None
 
 
 def main(given: Sequence[str] | None = None) -> int:
@@ -58,20 +57,12 @@ def main(given: Sequence[str] | None = None) -> int:
     try:
         order = order_of(given)
         if order.tables:
-            return tabulate(order)
+            print("\n\n".join(bench_table.render(bench_table.read(file)) for file in order.tables))
+            return 0
         return measure(order)
     except (ValueError, OSError) as error:
         print(f"benchmark.py: {error}", file=sys.stderr)
         return 2
-
-
-def tabulate(order: Order) -> int:
-    """Print the tables of files, or put them into a page."""
-    if order.page is not None:
-        bench_table.update(order.page, order.tables)
-    else:
-        print("\n\n".join(bench_table.render(bench_table.read(file)) for file in order.tables))
-    return 0
 
 
 def measure(order: Order) -> int:
@@ -168,7 +159,6 @@ def order_of(given: Sequence[str] | None = None) -> Order:
     parser.add_argument("--only", default=",".join(SECTIONS), help="sections, with commas (default: %(default)s)")
     parser.add_argument("--threads", type=int, default=0, help="of torch (default: as many as torch takes)")
     parser.add_argument("--table", type=Path, nargs="+", default=[], help="measure nothing: print the tables of these")
-    parser.add_argument("--page", type=Path, help="with --table: put them into this page instead")
     for name, value in asdict(Sizes()).items():
         on_gpu = f", {ON_A_GPU[name]} on a GPU" if name in ON_A_GPU else ""
         told = "cuda where there is one" if name == "device" else f"{value}{on_gpu}"
@@ -177,10 +167,8 @@ def order_of(given: Sequence[str] | None = None) -> Order:
     only = tuple(dict.fromkeys(options["only"].split(",")))
     if unknown := [name for name in only if name not in SECTIONS]:
         raise ValueError(f"--only names {', '.join(unknown)}: give some of {', '.join(SECTIONS)}")
-    if options["page"] is not None and not options["table"]:
-        raise ValueError("--page wants --table: say which files its tables are made from")
     sizes = sizes_of({name: options[name] for name in asdict(Sizes()) if options[name] is not None})
-    return Order(sizes, only, options["threads"], options["output"], options["table"], options["page"])
+    return Order(sizes, only, options["threads"], options["output"], options["table"])
 
 
 def sizes_of(chosen: dict[str, Any]) -> Sizes:

@@ -10,6 +10,8 @@ Three checks, each against a floor that needs no model; the exit code is 1 if on
 3. A nearest-neighbour judge, which knows the training recordings of MANIFEST, hears the label that was asked for in
    generated sounds more than three times as often as by chance. What it hears in real ones stands beside it.
 
+The file that it writes is one of results too: tools/results.py makes a table of it.
+
 Shapes: L samples, M mel bands, T frames, N recordings.
 """
 
@@ -18,9 +20,10 @@ from __future__ import annotations
 import argparse
 import math
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
+from measured import record
 from torch import Tensor
 
 from audiolm_kit.audio import Sound, fit, log_mel, read, rms_dbfs
@@ -31,6 +34,7 @@ SAMPLE_RATE = 16000
 SILENCE = -50.0
 """dBFS; below this a sound counts as silent."""
 
+ROLES = ("real", "reconstruction", "generated")
 HEARD = 30.0
 """Decibels below a sound's own peak that are compared; what is softer is drowned."""
 
@@ -93,24 +97,61 @@ class Judge:
         return sum(right) / len(right)
 
 
-def check_folder(folder: Path, judge: Judge) -> list[Check]:
-    """Measure the sounds of a folder."""
+class Measured(NamedTuple):
+    """What was found in a folder of sounds."""
+
+    count: int
+    """Of texts, with a sound of each kind."""
+    quietest: tuple[float, Path]
+    found: float
+    """The share of reconstructions that are nearest to their own recording."""
+    heard: dict[str, float]
+    """The share of sounds of each kind that are heard as they were meant."""
+    chance: float
+
+    def checks(self) -> list[Check]:
+        """The three, against their floors."""
+        level, path = self.quietest
+        real, remade, made = (self.heard[role] for role in ROLES)
+        beside = f"real {real:.0%}, reconstructions {remade:.0%}, chance {self.chance:.0%}"
+        return [
+            Check("quietest_dbfs", level, SILENCE, level > SILENCE, f"{path}"),
+            Check("recordings_found", self.found, 0.5, self.found > 0.5, f"chance {1 / self.count:.0%}"),
+            Check("text_followed", made, 3 * self.chance, made > 3 * self.chance, beside),
+        ]
+
+    def rows(self) -> list[dict[str, Any]]:
+        """The same as rows of a table of results."""
+        level, found, followed = self.checks()
+        shares = [
+            ("reconstructions that are nearest to their own recording", self.found, ruled("more than half", found)),
+            ("wanted kind heard: real recordings (ceiling)", self.heard["real"], {}),
+            ("wanted kind heard: their codec reconstructions", self.heard["reconstruction"], {}),
+            ("wanted kind heard: generated", self.heard["generated"], ruled("three times chance", followed)),
+            ("wanted kind heard: by chance (floor)", self.chance, {}),
+        ]
+        rows = [{"what": what, "value": value, "percent": True, **rule} for what, value, rule in shares]
+        for row in rows[:4]:
+            row["count"] = self.count
+        loud = {"rule": {"wanted": f"more than {SILENCE:g}", "passed": level.holds}}
+        return [*rows, {"what": "quietest sound, dBFS", "value": level.value, **loud}]
+
+
+def ruled(wanted: str, check: Check) -> dict[str, Any]:
+    """A row's rule."""
+    return {"rule": {"wanted": wanted, "passed": check.holds}}
+
+
+def measure(folder: Path, judge: Judge) -> Measured:
+    """Listen to the sounds of a folder."""
     real, labels = numbered_sounds(folder / "real"), []
     for path in real:
         labels.append(str(read_json(path.with_suffix(".json"))["label"]))
-    shown = {
-        role: [decibels(read(folder / role / path.name)) for path in real]
-        for role in ("real", "reconstruction", "generated")
-    }
+    shown = {role: [decibels(read(folder / role / path.name)) for path in real] for role in ROLES}
     quietest = min((rms_dbfs(read(path).samples), path) for path in sorted(folder.rglob("*.wav")))
     found = share_found(shown["reconstruction"], shown["real"])
     heard = {role: judge.accuracy(spectrograms, labels) for role, spectrograms in shown.items()}
-    beside = f"real {heard['real']:.0%}, reconstructions {heard['reconstruction']:.0%}, chance {judge.chance:.0%}"
-    return [
-        Check("quietest_dbfs", quietest[0], SILENCE, quietest[0] > SILENCE, f"{quietest[1]}"),
-        Check("recordings_found", found, 0.5, found > 0.5, f"chance {1 / len(real):.0%}"),
-        Check("text_followed", heard["generated"], 3 * judge.chance, heard["generated"] > 3 * judge.chance, beside),
-    ]
+    return Measured(len(real), quietest, found, heard, judge.chance)
 
 
 def share_found(made: list[Tensor], real: list[Tensor]) -> float:
@@ -135,10 +176,14 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("folder", type=Path, help="with real/, reconstruction/ and generated/")
     parser.add_argument("manifest", type=Path, help="of the recordings that the judge knows labels by")
     parser.add_argument("-o", "--output", type=Path, required=True, help="JSON file for what was measured")
+    parser.add_argument("--recipe", default="recipes/hello", help="whose sounds they are (default: %(default)s)")
     options = parser.parse_args(arguments)
     try:
-        checks = check_folder(options.folder, Judge(options.manifest))
-        write_json(options.output, [check._asdict() for check in checks])
+        measured = measure(options.folder, Judge(options.manifest))
+        checks = measured.checks()
+        about = record(f"make -C {options.recipe} smoke")
+        told = [check._asdict() for check in checks]
+        write_json(options.output, {"about": about, "table": measured.rows(), "checks": told})
     except (ValueError, OSError) as error:
         parser.exit(2, f"{parser.prog}: {error}\n")
     for check in checks:

@@ -1,243 +1,280 @@
-"""Make a page to listen at: every sound with its spectrogram, side by side with the others of its text.
+"""Make a page to listen at and to judge by: sounds side by side with their pictures, a blind A/B test and a MOS test.
 
     python tools/listening_page.py ITEMS.json|FOLDER -o page/index.html --title "..."
 
 ITEMS.json is a list of {"path", "text", "role", "name"}; paths are relative to it, all but the path may be left out. A
 FOLDER stands for every sound in it, each with its sub-folder's name as its role. What an item does not say is read from
-the sidecar beside the sound (``out.json`` beside ``out.wav``: text, seed, sampling). The page needs no script and no
-network, and its folder can be moved anywhere.
+the sidecar beside the sound (``out.json`` beside ``out.wav``: text, seed, sampling, prompt). The page needs no server
+and no network, and its folder can be moved anywhere; docs/listening.md says how its tests work.
 """
 
 from __future__ import annotations
 
 import argparse
-import io
+import base64
+import hashlib
 import json
 import math
-import re
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+import sys
+from dataclasses import dataclass, replace
 from html import escape
+from itertools import combinations
 from pathlib import Path
+from string import Template
 from typing import Any
 
-from torch import Tensor
+sys.path.insert(0, str(Path(__file__).resolve().parent))  # run as a program or imported by a test alike
 
-from audiolm_kit.audio import Sound, log_mel, read, write_bytes
+from listening_items import PROMPT, ROLES, SUFFIXES, Item, by_text, read_items, role_rank
+from listening_markup import figure, in_short, section, slug
+from listening_pictures import DYNAMIC_RANGE, decibels, draw, mel_picture, waveform
 
-SUFFIXES = (".wav", ".flac", ".ogg", ".mp3")
-ROLES = ("real", "reconstruction", "generated", "prompt", "continuation")
-"""The order of the columns; other roles follow in the order of the alphabet."""
+from audiolm_kit.audio import Sound, loudness, pcm16, read, wav_header, write_bytes
+from audiolm_kit.evaluation.page import anchor
 
-NUM_MELS = 96
-DYNAMIC_RANGE = 70.0
-"""Decibels from a picture's brightest colour down to its darkest."""
+__all__ = ["DYNAMIC_RANGE", "ROLES", "SUFFIXES", "Item", "by_text", "decibels", "draw", "in_short", "read_items"]
+
+PARTS = Path(__file__).resolve().parent / "listening"
+"""What the page is made of: its frame, its style, and its scripts in this order."""
+SCRIPTS = ("sounds.js", "trials.js", "browse.js", "judging.js", "page.js")
+MODES = ("browse", "ab", "mos")
+KINDS = {".wav": "audio/wav", ".flac": "audio/flac", ".ogg": "audio/ogg", ".mp3": "audio/mpeg", ".png": "image/png"}
 
 
 @dataclass(frozen=True)
-class Item:
-    """One sound of the page and what is written under it."""
+class Options:
+    """What the page is to hold and to ask."""
 
-    path: Path
-    text: str = ""
-    role: str = "sound"
-    name: str = ""
-    facts: dict[str, Any] = field(default_factory=dict)
-    """Seed, sampling and whatever else belongs in the small print, in this order."""
-
-
-# --- gathering items --------------------------------------------------------------------------------------------------
-
-
-def read_items(source: Path) -> list[Item]:
-    """The items of a JSON list or of a folder of sounds."""
-    source = source.resolve()
-    if source.is_dir():
-        sounds = sorted((path for path in source.rglob("*") if path.suffix.lower() in SUFFIXES), key=natural)
-        items = [read_item({"path": str(path)}, source, role=role_by_folder(path, source)) for path in sounds]
-    elif source.is_file():
-        entries = read_json(source)
-        if not isinstance(entries, list) or not all(isinstance(entry, dict) and "path" in entry for entry in entries):
-            raise ValueError(f'{source}: want a list of {{"path", "text", "role", "name"}}, each with a path')
-        items = [read_item(entry, source.parent) for entry in entries]
-    else:
-        raise FileNotFoundError(f"{source}: neither a folder of sounds nor a JSON list of items")
-    if not items:
-        raise ValueError(f"{source}: no sounds in it; want {' '.join(SUFFIXES)} files")
-    return items
+    title: str = "Listening page"
+    modes: tuple[str, ...] = MODES
+    """Without ``browse`` nothing shows which sound is which: the page for listeners."""
+    arms: tuple[str, ...] = ()
+    """The roles that are judged; none named: all but the prompts."""
+    against: str = ""
+    """A/B pairs all have this arm; empty: every arm with every other."""
+    trials: int = 0
+    """The most of one test; 0: all there are."""
+    forced: bool = False
+    """A/B without the answer that there is no difference."""
+    ab_question: str = "Which one sounds better?"
+    mos_question: str = "How good does it sound?"
+    embed: bool = False
+    """Sounds and pictures within the page rather than beside it."""
+    same_loudness: bool = False
+    """The sounds of an item are turned down to the loudness of its quietest one."""
 
 
-def natural(path: Path) -> list[str | int]:
-    """A key that sorts 2.wav before 10.wav."""
-    return [int(piece) if piece.isdecimal() else piece for piece in re.split(r"([0-9]+)", str(path))]
+@dataclass(frozen=True)
+class Shown:
+    """One sound as the page has it."""
+
+    item: Item
+    number: int
+    """From 1 in the order of the page."""
+    take: int
+    """From 1 among the sounds of its role and group."""
+    sound: Sound
+    content: bytes
+    suffix: str
+
+    @property
+    def seconds(self) -> float:
+        """How long it is."""
+        return self.sound.samples.shape[-1] / self.sound.sample_rate
+
+    @property
+    def digest(self) -> str:
+        """A name that does not tell the role."""
+        return hashlib.sha256(self.content).hexdigest()[:16]
 
 
-def role_by_folder(path: Path, source: Path) -> str:
-    """The sub-folder a sound lies in, however deep; directly in the folder there is none."""
-    parts = path.relative_to(source).parts
-    return parts[0] if len(parts) > 1 else "sound"
+@dataclass(frozen=True)
+class Store:
+    """Where the page's files go: beside it, or into it."""
+
+    folder: Path
+    embed: bool
+
+    def put(self, name: str, content: bytes) -> str:
+        """Keep a file; the address that the page has for it."""
+        if self.embed:
+            return f"data:{KINDS[Path(name).suffix]};base64,{base64.b64encode(content).decode()}"
+        write_bytes(self.folder / name, content)
+        return name
 
 
-def read_item(entry: dict[str, Any], folder: Path, role: str = "sound") -> Item:
-    """An item from its entry, completed from the sidecar beside the sound."""
-    path = folder / entry["path"]
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such sound; paths are relative to the list")
-    sidecar = path.with_suffix(".json")
-    known = read_json(sidecar) if sidecar.is_file() else {}
-    known = {**(known if isinstance(known, dict) else {}), **entry}
-    sampling = known.get("sampling")
-    facts = {"seed": known.get("seed"), **(sampling if isinstance(sampling, dict) else {})}
-    return Item(
-        path=path,
-        text=str(known.get("text") or known.get("caption") or ""),
-        role=str(known.get("role") or role),
-        name=str(known.get("name") or path.stem),
-        facts={key: value for key, value in facts.items() if value is not None},
+def write_page(items: list[Item], page: Path, options: Options) -> None:
+    """Keep the sounds and their pictures in or beside the page and write the page, last."""
+    groups = by_text(items)
+    check(groups, options)
+    store, browse = Store(page.parent, options.embed), "browse" in options.modes
+    linked = {item.name: item for _, group in groups for item in group}  # of one name the generation, not the recording
+    sections, tested, digests, count = [], [], [], 0
+    for heading, members in groups:
+        group = opened(members, count, options.same_loudness)
+        count += len(group)
+        sources = {shown.number: store.put(sound_name(shown, browse), shown.content) for shown in group}
+        if browse:
+            peak = max(float(shown.sound.samples.abs().max()) for shown in group)
+            named = [anchor(each.item.name) if linked[each.item.name] is each.item else "" for each in group]
+            figures = [
+                show(each, sources[each.number], store, peak, name) for each, name in zip(group, named, strict=True)
+            ]
+            sections.append(section(heading, figures))
+        tested += tested_items(heading, [entry(shown, sources, browse) for shown in group])
+        digests.append([heading, [(shown.item.role, shown.digest) for shown in group]])
+    told = design(tested, digests, arms_of(groups, options), options)
+    write_bytes(page, render(options.title, sections, told, count).encode())
+
+
+def opened(group: list[Item], before: int, same_loudness: bool) -> list[Shown]:
+    """The sounds of a group, read; ``before`` is how many the page has above them."""
+    shown: list[Shown] = []
+    for number, item in enumerate(group, before + 1):
+        take = 1 + sum(each.item.role == item.role for each in shown)
+        shown.append(Shown(item, number, take, read(item.path), item.path.read_bytes(), item.path.suffix.lower()))
+    return levelled(shown) if same_loudness else shown
+
+
+def levelled(group: list[Shown]) -> list[Shown]:
+    """The same sounds, as WAV, turned down to the loudness of the quietest; silent ones stay as they are."""
+    levels = [loudness(shown.sound) for shown in group]
+    target = min((level for level in levels if level > -math.inf), default=0.0)
+    made = []
+    for shown, level in zip(group, levels, strict=True):
+        gain = 10 ** ((target - level) / 20) if level > -math.inf else 1.0
+        sound = Sound(shown.sound.samples * gain, shown.sound.sample_rate)
+        content = wav_header(sound.sample_rate, *sound.samples.shape) + pcm16(sound.samples)
+        made.append(replace(shown, sound=sound, content=content, suffix=".wav"))
+    return made
+
+
+def check(groups: list[tuple[str, list[Item]]], options: Options) -> None:
+    """Refuse arms that no sound has, and a page that would be empty.
+
+    Raises:
+        ValueError: says which.
+    """
+    roles = list(dict.fromkeys(item.role for _, group in groups for item in group))
+    if missing := [role for role in (*options.arms, options.against) if role and role not in roles]:
+        raise ValueError(f"no sound has the role {missing[0]!r}; there are {', '.join(roles)}")
+    if options.against and options.arms and options.against not in options.arms:
+        raise ValueError(f"--against {options.against} is not among --arms {' '.join(options.arms)}: add it there")
+    if options.trials < 0:
+        raise ValueError(f"--trials is {options.trials}: want how many at the most, or 0 for all")
+    there = [{item.role for item in group} for _, group in groups]
+    pairs = arms_of(groups, options)[1]
+    if set(options.modes) == {"ab"} and not any(set(pair) <= roles for pair in pairs for roles in there):
+        raise ValueError("no text has sounds of two roles: an A/B test has nothing to compare")
+
+
+def arms_of(groups: list[tuple[str, list[Item]]], options: Options) -> tuple[list[str], list[list[str]]]:
+    """The roles that are judged, in the order of the columns, and the pairs of them that are compared."""
+    items = sorted((item for _, group in groups for item in group), key=role_rank)
+    roles = dict.fromkeys(item.role for item in items)
+    arms = [role for role in roles if role in (options.arms or roles.keys() - {PROMPT})]
+    pairs = [list(pair) for pair in combinations(arms, 2) if not options.against or options.against in pair]
+    return arms, pairs
+
+
+def sound_name(shown: Shown, browse: bool) -> str:
+    """A file name that says what it is or, where nothing may, one that does not."""
+    item = shown.item
+    told = f"{shown.number:03d}-{slug(item.role)}-{slug(item.text or item.name)}"
+    return f"sounds/{told if browse else shown.digest}{shown.suffix}"
+
+
+def show(shown: Shown, source: str, store: Store, peak: float, name: str) -> str:
+    """The figure of one sound; ``peak`` reaches the edge of the waveform, other pages link to ``name``."""
+    file = Path(sound_name(shown, browse=True)).stem
+    picture = store.put(f"pictures/{file}.png", mel_picture(shown.sound))
+    links = (source, picture, waveform(shown.sound, peak))
+    return figure(shown.item, shown.number, links, shown.sound, name)
+
+
+def entry(shown: Shown, sources: dict[int, str], browse: bool) -> dict[str, Any]:
+    """What the tests know of one sound; where there is a figure of it, the address stands there alone."""
+    told = {
+        "number": shown.number,
+        "arm": shown.item.role,
+        "take": shown.take,
+        "name": shown.item.name,
+        "seconds": round(shown.seconds, 3),
+    }
+    return told if browse else {**told, "source": sources[shown.number]}
+
+
+def tested_items(heading: str, entries: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """What is heard together in a test; sounds without anything in common are an item each."""
+    if heading:
+        return [{"item": heading, "sounds": entries}]
+    return [{"item": each["name"], "sounds": [{**each, "take": 1}]} for each in entries]
+
+
+def design(
+    tested: list[dict[str, Any]], digests: list[Any], arms: tuple[list[str], list[list[str]]], options: Options
+) -> dict[str, Any]:
+    """All that the scripts need; ``page`` names these sounds and questions, wherever the page lies."""
+    told = {
+        "title": options.title,
+        "modes": list(options.modes),
+        "arms": arms[0],
+        "pairs": arms[1],
+        "prompt": PROMPT,
+        "trials": options.trials,
+        "forced": options.forced,
+        "questions": {"ab": options.ab_question, "mos": options.mos_question},
+        "items": tested,
+    }
+    named = [told[key] for key in ("arms", "pairs", "trials", "forced", "questions")]
+    return {"page": hashlib.sha256(json.dumps([named, digests]).encode()).hexdigest()[:10], **told}
+
+
+def render(title: str, sections: list[str], told: dict[str, Any], count: int) -> str:
+    """The whole page."""
+    frame = Template((PARTS / "page.html").read_text(encoding="utf-8"))
+    return frame.substitute(
+        title=escape(title),
+        style=(PARTS / "page.css").read_text(encoding="utf-8"),
+        summary=f"{count} sound{'' if count == 1 else 's'}, grouped by text." if sections else "",
+        sections="\n".join(sections),
+        browse="" if sections else "hidden",
+        dynamic_range=f"{DYNAMIC_RANGE:.0f}",
+        # Within a script only "<" could end it, or open a comment.
+        data=json.dumps(told, ensure_ascii=False).replace("<", "\\u003c"),
+        scripts="\n".join(f"<script>\n{(PARTS / name).read_text(encoding='utf-8')}</script>" for name in SCRIPTS),
     )
 
 
-def read_json(path: Path) -> Any:
-    """A JSON file's content, or one line that says which file is none."""
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path}: not JSON ({error}); mend or remove it") from None
-
-
-def by_text(items: list[Item]) -> list[tuple[str, list[Item]]]:
-    """Items grouped by their text, texts in order of appearance, items of a text in order of their roles."""
-    groups: dict[str, list[Item]] = {}
-    for item in items:
-        groups.setdefault(item.text, []).append(item)
-    return [(text, sorted(group, key=role_rank)) for text, group in groups.items()]
-
-
-def role_rank(item: Item) -> tuple[int, str]:
-    """Where a role's column stands."""
-    return (ROLES.index(item.role) if item.role in ROLES else len(ROLES), item.role)
-
-
-# --- pictures ---------------------------------------------------------------------------------------------------------
-
-
-def decibels(sound: Sound, columns: int = 480) -> Tensor:
-    """A sound's mel spectrogram below its own peak, [M, about ``columns``], from -DYNAMIC_RANGE to 0."""
-    fft_size = 1 << round(sound.sample_rate * 0.04).bit_length()
-    hop_length = max(1, sound.samples.shape[-1] // columns)
-    levels = log_mel(sound.samples.mean(0), sound.sample_rate, fft_size, hop_length, NUM_MELS) * (20 / math.log(10))
-    return (levels - levels.max()).clamp_min(-DYNAMIC_RANGE)
-
-
-def draw(sound: Sound, path: Path) -> None:
-    """Write a sound's spectrogram, low pitches at the bottom, as a PNG without axes (the page writes those)."""
-    from matplotlib.image import imsave  # the extra `demo`; imsave needs no display
-
-    picture = io.BytesIO()
-    levels = decibels(sound).repeat_interleave(2, dim=0).numpy()
-    imsave(picture, levels, cmap="magma", vmin=-DYNAMIC_RANGE, vmax=0.0, origin="lower", format="png")
-    write_bytes(path, picture.getvalue())
-
-
-# --- page -------------------------------------------------------------------------------------------------------------
-
-STYLE = """
-:root { color-scheme: light dark; --ink: #1d1d1f; --soft: #6b6b70; --paper: #fdfcfa; --line: #e4e2dd; }
-@media (prefers-color-scheme: dark) { :root { --ink: #eceae6; --soft: #9a9890; --paper: #161618; --line: #333236; } }
-* { box-sizing: border-box; }
-body { margin: 0 auto; max-width: 72rem; padding: 2.5rem 1.25rem 4rem; background: var(--paper); color: var(--ink);
-  font: 1rem/1.5 system-ui, sans-serif; }
-h1 { margin: 0 0 .25rem; font-size: 1.75rem; font-weight: 600; letter-spacing: -.01em; line-height: 1.2; }
-h2 { margin: 0 0 1rem; font-size: 1.15rem; font-weight: 600; }
-section { border-top: 1px solid var(--line); margin-top: 2rem; padding-top: 1.25rem; }
-.items { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 12.4rem), 1fr)); gap: 1.5rem; }
-figure { margin: 0; min-width: 0; }
-.role { display: block; margin-bottom: .35rem; font-size: .8rem; color: var(--soft); }
-img { display: block; width: 100%; height: 8rem; border-radius: 4px; background: #000; }
-.axis { display: flex; justify-content: space-between; margin: .15rem 0 .5rem; font-size: .75rem; color: var(--soft);
-  font-variant-numeric: tabular-nums; }
-audio { display: block; width: 100%; height: 2.5rem; }
-figcaption { margin-top: .4rem; font-size: .8rem; color: var(--soft); overflow-wrap: anywhere; }
-p, footer { margin: 0; color: var(--soft); font-size: .9rem; max-width: 44rem; }
-footer { border-top: 1px solid var(--line); margin-top: 2.5rem; padding-top: 1rem; max-width: none; }
-"""
-
-
-def write_page(items: list[Item], page: Path, title: str) -> None:
-    """Copy the sounds beside the page, draw them and write the page, last."""
-    sounds, pictures = page.parent / "sounds", page.parent / "pictures"
-    sections = []
-    numbers: Iterator[int] = iter(range(1, len(items) + 1))
-    for text, group in by_text(items):
-        figures = [figure(item, next(numbers), sounds, pictures) for item in group]
-        heading = f"<h2>{escape(text)}</h2>" if text else ""
-        sections.append(f'<section>\n{heading}\n<div class="items">\n' + "\n".join(figures) + "\n</div>\n</section>")
-    write_bytes(page, render(title, sections, len(items)).encode())
-
-
-def figure(item: Item, number: int, sounds: Path, pictures: Path) -> str:
-    """Put one sound and its picture into the page's folders; the HTML that shows them."""
-    sound = read(item.path)
-    stem = f"{number:03d}-{slug(item.role)}-{slug(item.text or item.name)}"
-    copy, picture = sounds / f"{stem}{item.path.suffix.lower()}", pictures / f"{stem}.png"
-    write_bytes(copy, item.path.read_bytes())
-    draw(sound, picture)
-    seconds = sound.samples.shape[-1] / sound.sample_rate
-    said = [item.name, *(f"{key.replace('_', ' ')} {in_short(value)}" for key, value in item.facts.items())]
-    picture_of = escape(f"spectrogram of {item.role}: {item.text or item.name}", quote=True)
-    return f"""<figure>
-<span class="role">{escape(item.role)}</span>
-<img src="pictures/{picture.name}" alt="{picture_of}" loading="lazy">
-<div class="axis"><span>0 s</span><span>0–{sound.sample_rate / 2000:g} kHz</span><span>{seconds:.2f} s</span></div>
-<audio controls preload="metadata" src="sounds/{copy.name}"></audio>
-<figcaption>{escape(" · ".join(said))}</figcaption>
-</figure>"""
-
-
-def render(title: str, sections: list[str], count: int) -> str:
-    """The whole page."""
-    return f"""<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{escape(title)}</title>
-<style>{STYLE}</style>
-</head>
-<body>
-<h1>{escape(title)}</h1>
-<p>{count} sound{"" if count == 1 else "s"}, grouped by text.</p>
-{chr(10).join(sections)}
-<footer>Spectrograms: mel scale, low pitches at the bottom; black is {DYNAMIC_RANGE:.0f} dB below the peak.</footer>
-</body>
-</html>
-"""
-
-
-def slug(text: str) -> str:
-    """A text as a short piece of a file name."""
-    return re.sub(r"[^a-z0-9]+", "_", text.lower()).strip("_")[:40] or "sound"
-
-
-def in_short(value: Any) -> str:
-    """A value as short as it can be said: 3 for 3.0."""
-    return f"{value:g}" if isinstance(value, float) else str(value)
+def parsed(parser: argparse.ArgumentParser, arguments: list[str] | None) -> argparse.Namespace:
+    """The command line."""
+    add, default = parser.add_argument, Options()
+    add("source", type=Path, help="JSON list of items, or a folder of sounds")
+    add("-o", "--output", type=Path, default=Path("page/index.html"), help="default: %(default)s")
+    add("--title", default=default.title, help="default: %(default)s")
+    add("--modes", nargs="+", choices=MODES, default=MODES, help="default: all; without browse: for listeners")
+    add("--arms", nargs="+", default=(), metavar="ROLE", help="roles that are judged; default: all but the prompts")
+    add("--against", default="", metavar="ROLE", help="a role that every A/B pair has; default: all pairs")
+    add("--trials", type=int, default=0, help="the most of one test, drawn by its seed; default: all")
+    add("--forced", action="store_true", help="A/B without 'no difference'")
+    add("--ab_question", default=default.ab_question, help="default: %(default)s")
+    add("--mos_question", default=default.mos_question, help="default: %(default)s")
+    add("--embed", action="store_true", help="sounds and pictures within the page: one file")
+    add("--same_loudness", action="store_true", help="turn an item's sounds down to the loudness of its quietest")
+    return parser.parse_args(arguments)
 
 
 def main(arguments: list[str] | None = None) -> None:
     """Read the command line, make the page and print where it is."""
-    parser = argparse.ArgumentParser(description="Make a page to listen at.")
-    parser.add_argument("source", type=Path, help="JSON list of items, or a folder of sounds")
-    parser.add_argument("-o", "--output", type=Path, default=Path("page/index.html"), help="default: %(default)s")
-    parser.add_argument("--title", default="Listening page", help="default: %(default)s")
-    options = parser.parse_args(arguments)
+    parser = argparse.ArgumentParser(description="Make a page to listen at and to judge by.")
+    given = vars(parsed(parser, arguments))
+    source, output = given.pop("source"), given.pop("output")
+    chosen: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in given.items()}
     try:
-        write_page(read_items(options.source), options.output, options.title)
-    except ModuleNotFoundError as error:
-        parser.exit(2, f'{parser.prog}: {error.name} is missing: pip install "audiolm-kit[demo]"\n')
+        write_page(read_items(source), output, Options(**chosen))
     except (ValueError, OSError) as error:
         parser.exit(2, f"{parser.prog}: {error}\n")
-    print(options.output.resolve())
+    print(output.resolve())
 
 
 if __name__ == "__main__":

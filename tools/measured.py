@@ -98,7 +98,7 @@ def diversity(vectors: np.ndarray, groups: list[str]) -> float:
 
 
 def row(what: str, scored: Entry, percent: bool = True) -> Entry:
-    """A row of the README's table (tools/results_table.py)."""
+    """A row of the README's table (tools/results.py)."""
     keys = ("value", "interval", "count", "rule", "by_model")
     return {"what": what, "percent": percent} | {key: scored[key] for key in keys if key in scored}
 

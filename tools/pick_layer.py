@@ -45,6 +45,7 @@ class Options:
     per_cell: int = 10
     fit_rows: int = 2000
     sample_rate: int | None = None
+    dynamic_range_db: float = 0.0
     standardised: bool = False
     context: int = 0
     device: str = "cpu"
@@ -117,9 +118,8 @@ def waveforms(rows: list[Row], sample_rate: int) -> Iterator[Tensor]:
 
 def measure(layer: int | None, train: list[Row], held: list[Row], options: Options) -> Measured:
     """Fit centroids to a layer, and compare what is held out."""
-    features = features_from(
-        options.features, layer, options.sample_rate, standardised=options.standardised, context=options.context
-    )
+    shaped = {name: getattr(options, name) for name in ("dynamic_range_db", "standardised", "context")}
+    features = features_from(options.features, layer, options.sample_rate, **shaped)
     sounds = waveforms(train, features.config.sample_rate)
     tokenizer = fit_tokenizer(features, sounds, options.codebook_size, seed=options.seed, device=options.device)
     tokenizer = tokenizer.to(options.device)
@@ -194,6 +194,7 @@ def command_line() -> argparse.ArgumentParser:
     parser.add_argument("--per_cell", type=int, default=10, help="recordings of one category by one speaker, at most")
     parser.add_argument("--fit_rows", type=int, default=2000, help="training rows for k-means, at most")
     parser.add_argument("--sample_rate", type=int, help="of mel and mfcc; models have their own")
+    parser.add_argument("--dynamic_range_db", type=float, default=0.0, help="of mel and mfcc; 0 is all")
     parser.add_argument("--standardised", action="store_true", help="mel or mfcc, each sound by itself")
     parser.add_argument(
         "--context", type=int, default=0, help="frames of mel and mfcc on each side, beside every frame"

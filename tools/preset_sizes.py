@@ -1,12 +1,12 @@
-"""What presets of published sizes take: read their YAML files, count, and write tables into a README.
+"""What presets of published sizes take: their YAML files are read, and counted.
 
-A recipe's sizes.py says which files its presets are laid together from, and what a row of its table holds.
+A recipe's sizes.py says which files its presets are laid together from, and what a row of its table holds;
+tools/results.py writes that into the README.
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -72,16 +72,3 @@ def codec_row(name: str, codec: NeuralCodec) -> list[str]:
     books = f"{codec.num_codebooks} x {codec.codebook_size:,}"
     size = f"{parameters(codec) / 1e6:.1f} M"
     return [f"`{name}`", size, f"{codec.hop}", books, f"{codec.frame_rate:g}", f"{bits:,.0f}"]
-
-
-def shown_in(readme: str) -> str:
-    """The tables that stand between a README's marks."""
-    [found] = re.findall(r"<!-- sizes -->\n(.*?)\n<!-- /sizes -->", readme, re.DOTALL)
-    return str(found)
-
-
-def main(folder: Path, table: Callable[[], str]) -> None:
-    """Write the tables of a recipe between the marks of its README.md."""
-    path = folder / "README.md"
-    text = path.read_text(encoding="utf-8")
-    path.write_text(text.replace(shown_in(text), table()), encoding="utf-8")

@@ -8,6 +8,7 @@ B batch, C channels, K codebooks, D latent width, T frames, n frames of one push
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 
 import torch
 from einops import rearrange
@@ -28,7 +29,62 @@ LONGEST = 1.0
 """Seconds of the longest pieces: long, so that the stages' borders, which are computed twice, weigh little."""
 
 
-class StreamingDecoder:
+class _Stream(ABC):
+    """What both ways share: a queue in front of parts that remember, and an end."""
+
+    def __init__(self, parts: list[Part]) -> None:
+        self._parts = parts
+        self._waiting: Tensor | None = None
+        self._finished = False
+
+    @property
+    def held(self) -> int:
+        """Numbers in memory: what waits for its piece, and all that later pieces still depend on."""
+        return numbers(self._waiting) + sum(part.held for part in self._parts)
+
+    @torch.no_grad()
+    def finish(self) -> Tensor:
+        """What is left, [B, ..., m]; nothing can be pushed afterwards. Without any push it is [0, ..., 0].
+
+        Raises:
+            ValueError: it has been called before.
+        """
+        self._check_open()
+        self._finished = True
+        return self._joined([] if self._waiting is None else self._made(self._waiting, last=True))
+
+    def _check_open(self) -> None:
+        if self._finished:
+            raise ValueError(f"this {type(self).__name__} is finished: make another one for another sound")
+
+    def _taken_in(self, given: Tensor) -> Tensor:
+        """What waits, and ``given`` [B, ..., n] behind it, as far as both fill pieces: what has come out of those."""
+        waiting = given if self._waiting is None else torch.cat([self._waiting, given], -1)
+        made: list[Tensor] = []
+        while (size := self._next_piece()) <= waiting.shape[-1]:
+            made += self._made(waiting[..., :size])
+            waiting = waiting[..., size:]
+        self._waiting = waiting.clone()  # a view would keep all of a long push in memory
+        return self._joined(made)
+
+    def _joined(self, made: list[Tensor]) -> Tensor:
+        """Pieces one after the other, [B, ..., m]; m is 0 where there are none."""
+        return torch.cat(made or [self._nothing(0 if self._waiting is None else len(self._waiting))], -1)
+
+    @abstractmethod
+    def _next_piece(self) -> int:
+        """How much the next piece is of: a function of what was taken before it."""
+
+    @abstractmethod
+    def _made(self, piece: Tensor, last: bool = False) -> list[Tensor]:
+        """A piece through all parts, or nothing where nothing is final yet."""
+
+    @abstractmethod
+    def _nothing(self, batch: int) -> Tensor:
+        """What comes out of nothing, [B, ..., 0]."""
+
+
+class StreamingDecoder(_Stream):
     """Codes in as they come, audio out as soon as it is final; the same samples however the codes are cut into pieces.
 
     The samples are those of ``codec.decode`` up to rounding (1e-4 of full scale in fp32). What comes out lags by
@@ -52,20 +108,14 @@ class StreamingDecoder:
         self.codec = codec
         stages = _stages(codec)
         self._start = first_piece(stages)
-        self._parts: list[Part] = [Window(stage) for stage in stages]
+        parts: list[Part] = [Window(stage) for stage in stages]
         if isinstance(codec, NeuralCodec) and isinstance(codec.decoder, SEANetDecoder) and can_fold(codec.decoder):
             folded = Folded(codec.decoder)
-            self._start, self._parts = max(self._start, folded.start), [folded]
+            self._start, parts = max(self._start, folded.start), [folded]
+        super().__init__(parts)
         self.look_ahead = context(stages)[1]
         """Frames that must be known beyond those that are decoded."""
         self._taken = 0
-        self._waiting: Tensor | None = None
-        self._finished = False
-
-    @property
-    def held(self) -> int:
-        """Numbers in memory: codes that wait for their piece, and all that later samples still depend on."""
-        return numbers(self._waiting) + sum(part.held for part in self._parts)
 
     @torch.no_grad()
     def push(self, codes: Tensor) -> Tensor:
@@ -76,34 +126,12 @@ class StreamingDecoder:
         """
         self._check_open()
         self.codec.check(codes)
-        waiting = codes[..., :0] if self._waiting is None else self._waiting
-        if codes.shape[:2] != waiting.shape[:2]:
+        if self._waiting is not None and codes.shape[:2] != self._waiting.shape[:2]:
             raise ValueError(
-                f"codes are of shape {list(codes.shape)}, wanted {[*waiting.shape[:2], 'n']} as those before: "
+                f"codes are of shape {list(codes.shape)}, wanted {[*self._waiting.shape[:2], 'n']} as those before: "
                 "decode another batch with another StreamingDecoder"
             )
-        waiting = torch.cat([waiting, codes], -1)
-        audio: list[Tensor] = []
-        while (size := self._next_piece()) <= waiting.shape[-1]:
-            audio += self._decode(waiting[..., :size])
-            waiting = waiting[..., size:]
-        self._waiting = waiting.clone()  # a view would keep all codes of a long push in memory
-        return self._joined(audio)
-
-    @torch.no_grad()
-    def finish(self) -> Tensor:
-        """What is left, [B, C, m]; nothing can be pushed afterwards. Without any push it is [0, C, 0].
-
-        Raises:
-            ValueError: it has been called before.
-        """
-        self._check_open()
-        self._finished = True
-        return self._joined([] if self._waiting is None else self._decode(self._waiting, last=True))
-
-    def _check_open(self) -> None:
-        if self._finished:
-            raise ValueError("this StreamingDecoder is finished: make another one for another sound")
+        return self._taken_in(codes)
 
     def _next_piece(self) -> int:
         """Frames of the next piece: a function of how many were taken before it."""
@@ -112,21 +140,18 @@ class StreamingDecoder:
             return max(self._start, self.look_ahead + first)
         return min(max((self._taken - self.look_ahead) // 2, first), longest)
 
-    def _decode(self, codes: Tensor, last: bool = False) -> list[Tensor]:
+    def _made(self, codes: Tensor, last: bool = False) -> list[Tensor]:
         """A piece [B, K, n] through all stages: [B, C, m], or nothing where nothing is final yet."""
         self._taken += codes.shape[-1]
         frames = self.codec.latents(codes) if codes.shape[-1] else None
         frames = through(self._parts, frames, last, codes.device)
         return [] if frames is None else [self.codec.with_channels(frames) * self.codec.level]
 
-    def _joined(self, audio: list[Tensor]) -> Tensor:
-        """Pieces one after the other, [B, C, m]; m is 0 where there are none."""
-        batch = 0 if self._waiting is None else len(self._waiting)
-        nothing = next(self.codec.parameters()).new_zeros(batch, self.codec.channels, 0)
-        return torch.cat(audio or [nothing], -1)
+    def _nothing(self, batch: int) -> Tensor:
+        return next(self.codec.parameters()).new_zeros(batch, self.codec.channels, 0)
 
 
-class StreamingEncoder:
+class StreamingEncoder(_Stream):
     """Audio in as it comes, codes out as soon as they are final; the same codes however the audio is cut into pieces.
 
     They are those of ``codec.encode``, but where two entries are equally near up to rounding. What comes out lags by
@@ -154,17 +179,12 @@ class StreamingEncoder:
         self.codec = _without_scales(codec)
         one = next(self.codec.parameters()).new_zeros(1, self.codec.channels, 1)
         self._count = self.codec.checked(one, num_codebooks)
-        self._parts, self.look_ahead, start = _encoding(self.codec)
+        parts, self.look_ahead, start = _encoding(self.codec)
+        super().__init__(parts)
         frame = self.codec.config.frame
         self._size = max(1, math.ceil(seconds * self.codec.frame_rate)) * frame
         self._start = max(self._size, -(-start // frame) * frame)
-        self._waiting: Tensor | None = None
-        self._begun = self._finished = False
-
-    @property
-    def held(self) -> int:
-        """Numbers in memory: samples that wait for their piece, and all that later codes still depend on."""
-        return numbers(self._waiting) + sum(part.held for part in self._parts)
+        self._begun = False
 
     @torch.no_grad()
     def push(self, audio: Tensor) -> Tensor:
@@ -180,41 +200,22 @@ class StreamingEncoder:
                 f"audio is of shape {list(audio.shape)}, wanted {wanted}: encode another batch with another "
                 "StreamingEncoder"
             )
-        waiting = audio if self._waiting is None else torch.cat([self._waiting, audio], -1)
-        codes: list[Tensor] = []
-        while (size := self._size if self._begun else self._start) <= waiting.shape[-1]:
-            codes += self._encode(waiting[..., :size])
-            waiting = waiting[..., size:]
-        self._waiting = waiting.clone()
-        return self._joined(codes)
+        return self._taken_in(audio)
 
-    @torch.no_grad()
-    def finish(self) -> Tensor:
-        """What is left, [B, K', m], the last frame filled up as in ``codec.encode``; nothing can be pushed afterwards.
+    def _next_piece(self) -> int:
+        """Samples of the next piece."""
+        return self._size if self._begun else self._start
 
-        Raises:
-            ValueError: it has been called before.
-        """
-        self._check_open()
-        self._finished = True
-        return self._joined([] if self._waiting is None else self._encode(self._waiting, last=True))
-
-    def _check_open(self) -> None:
-        if self._finished:
-            raise ValueError("this StreamingEncoder is finished: make another one for another sound")
-
-    def _encode(self, audio: Tensor, last: bool = False) -> list[Tensor]:
+    def _made(self, audio: Tensor, last: bool = False) -> list[Tensor]:
         """A piece [B, C, n], whole frames but for the last, through all parts: [B, K', m], or nothing."""
         self._begun = True
         given = self.codec.body_input(audio) if audio.shape[-1] else None
         latents = through(self._parts, given, last, audio.device)
         return [] if latents is None else [self.codec.codes(latents, self._count)]
 
-    def _joined(self, codes: list[Tensor]) -> Tensor:
-        """Pieces one after the other, [B, K', m]; m is 0 where there are none."""
-        batch = 0 if self._waiting is None else len(self._waiting)
+    def _nothing(self, batch: int) -> Tensor:
         device = next(self.codec.parameters()).device
-        return torch.cat(codes or [torch.zeros(batch, self._count, 0, dtype=torch.long, device=device)], -1)
+        return torch.zeros(batch, self._count, 0, dtype=torch.long, device=device)
 
 
 def _without_scales(codec: AnyCodec) -> NeuralCodec:

@@ -9,7 +9,7 @@ from audiolm_kit.commands.given import checked_device
 
 if TYPE_CHECKING:
     from audiolm_kit.codec.opening import AnyCodec
-    from audiolm_kit.data.tokenize import TokenizeOptions
+    from audiolm_kit.data.tokenize import Revoice, TokenizeOptions
     from audiolm_kit.semantic.tokenizer import SemanticTokenizer
 
 MOST_NAMED = 20  # rejected files on the screen; the file beside the manifest names all
@@ -60,6 +60,49 @@ def tokenize(codec: str, manifest: str, *, output: str, options: TokenizeOptions
         model = checkpoint.load(SemanticTokenizer, folder)
     else:
         model = open_codec(folder)
-    report = encode(model, checkpoint.fingerprint(model), manifest, output, replace(options, device=device))
+    options = replace(options, device=device)
+    revoice = other_voices(model, manifest, options) if options.other_voices else None
+    report = encode(model, checkpoint.fingerprint(model), manifest, output, options, revoice)
     told = f"; {report.skipped} sounds skipped, see {SKIPPED}" if report.skipped else ""
     print(f"{output}: {report.rows} rows in {report.shards} shards{told}")
+
+
+POOL_SECONDS = 300.0
+"""Of each speaker's recordings, as many are listened to for what others may borrow."""
+POOL_SPEAKERS = 100
+
+
+def other_voices(tokenizer: AnyCodec | SemanticTokenizer, manifest: str, options: TokenizeOptions) -> Revoice:
+    """What gives the codes of recordings in other voices of their manifest.
+
+    Raises:
+        ValueError: the tokenizer is a codec, or the manifest names fewer than two speakers.
+    """
+    import numpy as np
+
+    from audiolm_kit import audio
+    from audiolm_kit.data.manifest import Row, read_manifest
+    from audiolm_kit.semantic.other_voices import OtherVoices
+    from audiolm_kit.semantic.tokenizer import SemanticTokenizer
+
+    if not isinstance(tokenizer, SemanticTokenizer):
+        raise ValueError("other_voices is for semantic codes, and this is a codec: leave it out")
+    rows = read_manifest(manifest, options.split)
+    draw = np.random.default_rng(options.seed)
+    spoken: dict[str, list[Row]] = {}
+    for place in draw.permutation(len(rows)).tolist():
+        row = rows[place]
+        of_one = spoken.setdefault(row.speaker or "", [])
+        if sum(each.duration for each in of_one) < POOL_SECONDS:
+            of_one.append(row)
+    spoken.pop("", None)
+    known = sorted(spoken)
+    if len(known) > POOL_SPEAKERS:
+        known = sorted(draw.choice(known, POOL_SPEAKERS, replace=False).tolist())
+    tokenizer.to(options.device)
+    sounds = (
+        (name, audio.fit(audio.read(row.path, row.start, row.duration), tokenizer.sample_rate, 1).samples[0])
+        for name in known
+        for row in spoken[name]
+    )
+    return OtherVoices(tokenizer, sounds, options.other_voices).encode

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from audiolm_kit.commands.given import UNSAID, Dtype, Quantize, checked_device
+from audiolm_kit.commands.given import Asked, Opening, checked_device
 
 if TYPE_CHECKING:
     from audiolm_kit.inference.audiogen import AudioGen
-    from audiolm_kit.inference.audiolm import AudioLM
+    from audiolm_kit.inference.orders import Making, Order
+    from audiolm_kit.inference.unscripted import Unscripted
     from audiolm_kit.lm.sampling import Sampling
 
 
@@ -16,23 +17,12 @@ def generate(
     checkpoint: str,
     *texts: str,
     text: tuple[str, ...] = (),
-    output: str = "",
-    stream: str = "",
-    seconds: float = UNSAID,
-    endless: bool = False,
-    negative: str = "",
-    window: float = UNSAID,
-    overlap: float = UNSAID,
+    asked: Asked,
     candidates: int = 1,
     scorer: str = "",
     semantics_of: str = "",
     voice: str = "",
-    temperature_of: tuple[str, ...] = (),
-    seed: int = 0,
-    device: str = "auto",
-    dtype: Dtype = "float32",
-    quantize: Quantize = UNSAID,
-    compile: bool = False,
+    opening: Opening,
     sampling: Sampling,
 ) -> None:
     """Make a sound for each text, and beside it a JSON file that says how it was made.
@@ -41,43 +31,18 @@ def generate(
         checkpoint: The checkpoint folder of an AudioGen, or of an AudioLM, which reads no text; or its hub name.
         texts (str, optional): What is to be heard; several texts make several sounds.
         text: A further text; or a line of a timeline, as in --text "0-4: rain" --text "4-8: rain and a dog barking".
-        output: The sound file (.wav, .flac, .ogg, .mp3); several are numbered, and a name without a suffix is a folder.
-        stream: In the place of output: a .wav that is written while it is made, or - for standard output.
-        seconds: The length of each sound; unless said 5, or that of the timeline.
-        endless: With --stream -, go on until nobody listens any more.
-        negative: What is not to be heard: guidance leads away from it.
-        window: Seconds that are made at once; a longer sound is made window after window.
-        overlap: Seconds at the end of a window that the next one begins with; unless said 0.3 of a window.
         candidates: How many are made for each text; the one that the scorer likes best is kept.
         scorer: What likes them: the folder of a CLAP, or its name on the hub.
         semantics_of: With an AudioLM, a recording to say anew, in another voice.
         voice: A recording in whose voice that is said.
-        temperature_of: With an AudioLM, of one stage, as in --temperature_of semantic=0.7; else those of the paper.
-        seed: The same seed makes the same sound.
-        device: Where to compute: cpu, cuda, or auto for the best there is.
-        dtype: What the language model computes with: bfloat16 and float16 halve its memory and pay on GPUs, bfloat16
-            also on CPUs that have arithmetic for it; auto takes the fastest that is safe where it computes.
-        quantize: The language model's matrices as whole numbers, int8 or int4: a quarter or a sixth of the memory of
-            float32. It pays most on CPUs that make one or two sounds at once; large batches are faster without.
-        compile: Compile the step that is taken for each frame: it takes a minute at first, and pays on GPUs.
     """
-    from audiolm_kit.inference.orders import Making, Order
-
-    making = Making(negative=negative, window=window, overlap=overlap)
+    lines = (*texts, *text)
     if is_audiolm(checkpoint):
-        from audiolm_kit.inference.unscripted import Unscripted, stage_sampling, wordless
-
-        count = wordless((*texts, *text), making, candidates, scorer)
-        given = (stage_sampling(sampling, temperature_of), seed, seconds, endless, window, overlap, output, stream)
-        Unscripted(*given, count, semantics_of=semantics_of, voice=voice).make(
-            opened_audiolm(checkpoint, device, dtype, quantize, compile)
-        )
+        order = unscripted(lines, asked, sampling, candidates, scorer, semantics_of=semantics_of, voice=voice)
+        make_unscripted(order, checkpoint, opening)
         return
-    refuse_stages(checkpoint, temperature_of=temperature_of, semantics_of=semantics_of, voice=voice)
-    order = Order(
-        (*texts, *text), making, sampling, seed, seconds, endless, output, stream, candidates=candidates, scorer=scorer
-    )
-    order.generate(opened(checkpoint, device, dtype, quantize, compile))
+    refuse_stages(checkpoint, temperature_of=asked.temperature_of, semantics_of=semantics_of, voice=voice)
+    scripted(lines, asked, sampling, candidates, scorer).generate(opened(checkpoint, opening))
 
 
 def continue_(
@@ -85,19 +50,8 @@ def continue_(
     prompt: str,
     *,
     text: tuple[str, ...] = (),
-    output: str = "",
-    stream: str = "",
-    seconds: float = UNSAID,
-    endless: bool = False,
-    negative: str = "",
-    window: float = UNSAID,
-    overlap: float = UNSAID,
-    temperature_of: tuple[str, ...] = (),
-    seed: int = 0,
-    device: str = "auto",
-    dtype: Dtype = "float32",
-    quantize: Quantize = UNSAID,
-    compile: bool = False,
+    asked: Asked,
+    opening: Opening,
     sampling: Sampling,
 ) -> None:
     """Continue a recording, and write the whole beside a JSON file that says how it was made.
@@ -107,39 +61,18 @@ def continue_(
         prompt: The sound file to continue.
         text: What is to be heard, or a line of a timeline that counts from the prompt's start; nothing leaves it to the
             prompt.
-        output: The sound file to write (.wav, .flac, .ogg, .mp3); it begins with the prompt.
-        stream: In the place of output: a .wav that is written while it is made, or - for standard output.
-        seconds: The length of the whole, the prompt included; unless said 5, or that of the timeline.
-        endless: With --stream -, go on until nobody listens any more.
-        negative: What is not to be heard: guidance leads away from it.
-        window: Seconds that are made at once; a longer sound is made window after window.
-        overlap: Seconds at the end of a window that the next one begins with; unless said 0.3 of a window.
-        temperature_of: With an AudioLM, of one stage, as in --temperature_of semantic=0.7; else those of the paper.
-        seed: The same seed makes the same sound.
-        device: Where to compute: cpu, cuda, or auto for the best there is.
-        dtype: What the language model computes with: bfloat16 and float16 halve its memory and pay on GPUs, bfloat16
-            also on CPUs that have arithmetic for it; auto takes the fastest that is safe where it computes.
-        quantize: The language model's matrices as whole numbers, int8 or int4: a quarter or a sixth of the memory of
-            float32. It pays most on CPUs that make one or two sounds at once; large batches are faster without.
-        compile: Compile the step that is taken for each frame: it takes a minute at first, and pays on GPUs.
     """
     from audiolm_kit import audio
-    from audiolm_kit.inference.orders import Making, Order
 
-    making = Making(negative=negative, window=window, overlap=overlap)
     if is_audiolm(checkpoint):
-        from audiolm_kit.inference.unscripted import Unscripted, stage_sampling, wordless
-
-        wordless(text, making, 1, "")
-        whole = (stage_sampling(sampling, temperature_of), seed, seconds, endless, window, overlap, output, stream)
-        Unscripted(*whole, prompt=prompt).make(opened_audiolm(checkpoint, device, dtype, quantize, compile))
+        make_unscripted(unscripted(text, asked, sampling, prompt=prompt), checkpoint, opening)
         return
-    refuse_stages(checkpoint, temperature_of=temperature_of)
-    order = Order(text or ("",), making, sampling, seed, seconds, endless, output, stream)
+    refuse_stages(checkpoint, temperature_of=asked.temperature_of)
+    order = scripted(text or ("",), asked, sampling)
     if len(order.sounds) > 1:
         raise ValueError(f"{len(text)} texts for one prompt: give one, or the lines of a timeline")
     given = audio.read(prompt)
-    order.continue_(opened(checkpoint, device, dtype, quantize, compile), given, prompt)
+    order.continue_(opened(checkpoint, opening), given, prompt)
 
 
 def score(checkpoint: str, pairs: str, *, output: str = "", normalise: bool = False, device: str = "auto") -> None:
@@ -165,13 +98,48 @@ def score(checkpoint: str, pairs: str, *, output: str = "", normalise: bool = Fa
     print(*result.lines(), sep="\n")
 
 
-def opened(checkpoint: str, device: str, dtype: Dtype, quantize: Quantize | None, compile: bool) -> AudioGen:
+def scripted(texts: tuple[str, ...], asked: Asked, sampling: Sampling, candidates: int = 1, scorer: str = "") -> Order:
+    """What is asked of an AudioGen."""
+    from audiolm_kit.inference.orders import Order
+
+    given = (asked.seed, asked.seconds, asked.endless, asked.output, asked.stream)
+    return Order(texts, making(asked), sampling, *given, candidates=candidates, scorer=scorer)
+
+
+def unscripted(
+    texts: tuple[str, ...],
+    asked: Asked,
+    sampling: Sampling,
+    candidates: int = 1,
+    scorer: str = "",
+    **recordings: Any,
+) -> Unscripted:
+    """What is asked of an AudioLM, which reads no text: ``recordings`` are prompt, semantics_of and voice."""
+    from audiolm_kit.inference.unscripted import Unscripted, stage_sampling, wordless
+
+    each = wordless(texts, making(asked), candidates, scorer)
+    count = 1 if "prompt" in recordings else each
+    given = (asked.seed, asked.seconds, asked.endless, asked.window, asked.overlap, asked.output, asked.stream)
+    return Unscripted(stage_sampling(sampling, asked.temperature_of), *given, count, **recordings)
+
+
+def making(asked: Asked) -> Making:
+    """What every way to make a sound takes."""
+    return {"negative": asked.negative, "window": asked.window, "overlap": asked.overlap}
+
+
+def opened(checkpoint: str, opening: Opening) -> AudioGen:
     """Load an AudioGen onto a device, to make sound."""
     from audiolm_kit.inference.audiogen import AudioGen
 
-    chosen = None if dtype == "auto" else dtype
-    place = checked_device(device)
-    return AudioGen.load(checkpoint, place, dtype=chosen, quantize=quantize, compile=compile, frozen=True)
+    return AudioGen.load(checkpoint, **opening.loading)
+
+
+def make_unscripted(order: Unscripted, checkpoint: str, opening: Opening) -> None:
+    """Load an AudioLM onto a device, and make what is asked of it."""
+    from audiolm_kit.inference.audiolm import AudioLM
+
+    order.make(AudioLM.load(checkpoint, **opening.loading))
 
 
 def is_audiolm(folder: str) -> bool:
@@ -180,15 +148,6 @@ def is_audiolm(folder: str) -> bool:
     from audiolm_kit.checkpoint import CONFIG, kind_of
 
     return kind_of(hub.local(folder, [CONFIG]) if hub.is_name(folder) else folder) == "AudioLM"
-
-
-def opened_audiolm(folder: str, device: str, dtype: Dtype, quantize: Quantize | None, compile: bool) -> AudioLM:
-    """Load an AudioLM onto a device, to make sound."""
-    from audiolm_kit.inference.audiolm import AudioLM
-
-    chosen = None if dtype == "auto" else dtype
-    place = checked_device(device)
-    return AudioLM.load(folder, place, dtype=chosen, quantize=quantize, compile=compile, frozen=True)
 
 
 def refuse_stages(folder: str, **given: object) -> None:

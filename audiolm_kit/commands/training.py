@@ -124,6 +124,7 @@ def kmeans(
     codebook_size: int = 500,
     sample_rate: int = UNSAID,
     frame_rate: float = UNSAID,
+    dynamic_range_db: float = 0.0,
     standardised: bool = False,
     context: int = 0,
     split: str = "train",
@@ -141,6 +142,7 @@ def kmeans(
         codebook_size: How many different codes.
         sample_rate: Of mfcc and mel, 16000 unless said; a model has its own.
         frame_rate: Frames a second of mfcc and mel, 50 unless said; a model has its own.
+        dynamic_range_db: In mfcc or mel nothing counts as more than this softer than the loudest; 0 leaves it as it is.
         standardised: Take each sound's own mean and deviation out of mfcc or mel: codes tell less of the voice.
         context: As many frames of mfcc or mel on each side stand beside every frame.
         split: Only recordings of this split (or of none); '' takes all.
@@ -155,7 +157,15 @@ def kmeans(
     from audiolm_kit.semantic.fit import features_from, fit_tokenizer
 
     checkpoint.refuse_foreign(Path(output))
-    found = features_from(features, layer, sample_rate, frame_rate, standardised=standardised, context=context)
+    found = features_from(
+        features,
+        layer,
+        sample_rate,
+        frame_rate,
+        dynamic_range_db=dynamic_range_db,
+        standardised=standardised,
+        context=context,
+    )
     rows = [row for row in read_manifest(manifest) if not split or row.split in (None, split)]
     if not rows:
         raise ValueError(f"{manifest} has no rows of split {split!r}: give another, or '' for all")

@@ -12,8 +12,9 @@ import shutil
 import sys
 import time
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -53,6 +54,10 @@ class TokenizeOptions:
     """What the other clip of a mixture must have of its own: row is any other recording."""
     mix_snr_db: tuple[float, float] = Mixing.snr_db
     """The clip's level over the other's, drawn from this range."""
+    other_voices: int = 0
+    """Of semantic codes, 4 for example: each frame becomes the mean of so many that are nearest to it of another of the
+    manifest's speakers, so that a stage which stands on these codes cannot go by the voice in them. 0 leaves them as
+    they are, and what is held out should stay as it is."""
     pad: float = 0.0
     """Clips get trailing silence up to this many seconds before they are encoded, so that a model learns to end."""
     rows_per_shard: int = 1024
@@ -65,14 +70,21 @@ class TokenizeOptions:
                 raise ValueError(f"{name} is {getattr(self, name)}, wanted at least 1")
         if not (math.isfinite(self.pad) and self.pad >= 0):
             raise ValueError(f"pad is {self.pad}, wanted seconds of at least 0")
-        if self.mixes < 0:
-            raise ValueError(f"mixes is {self.mixes}, wanted at least 0 (none)")
+        for name in ("mixes", "other_voices"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} is {getattr(self, name)}, wanted at least 0 (none)")
+        if self.mixes and self.other_voices:
+            raise ValueError("mixes and other_voices are both given, wanted one: a mixture has no single voice")
         _ = self.mixing  # refuses what cannot be
 
     @property
     def mixing(self) -> Mixing:
         """How the mixtures are made."""
         return Mixing(snr_db=self.mix_snr_db, joiner=self.mix_joiner, distinct=self.mix_distinct)
+
+
+Revoice = Callable[[Tensor, Sequence[str], Sequence[tuple[int, ...]]], Tensor]
+"""Audio [B, 1, L], the speaker of each item and what its voice is drawn by -> codes [B, 1, T] in other voices."""
 
 
 class TokenizeReport(NamedTuple):
@@ -111,17 +123,22 @@ def tokenize(
     manifest: str | Path,
     output: str | Path,
     options: TokenizeOptions = TokenizeOptions(),
+    revoice: Revoice | None = None,
 ) -> TokenizeReport:
     """Encode a manifest's clips into the shards of ``output``; finished shards of an earlier run are kept.
 
     Args:
         codec: what encodes; a module is put into evaluation mode on ``options.device``.
         fingerprint: names the codec in every shard, so that no model trains on another's codes.
+        revoice: encodes in the codec's place where ``options.other_voices`` asks for that.
 
     Raises:
-        ValueError: ``output`` was begun with another manifest, codec or options, or the manifest has no rows.
+        ValueError: ``output`` was begun with another manifest, codec or options, the manifest has no rows, or nothing
+            can give the voices that the options ask for.
     """
     began = time.perf_counter()
+    if bool(options.other_voices) != (revoice is not None):
+        raise ValueError(f"other_voices is {options.other_voices}, and revoice is {revoice}: give both, or neither")
     rows = read_manifest(manifest, options.split)
     if not rows:
         wanted = "rows" if options.split is None else f"rows of split {options.split!r}"
@@ -140,7 +157,8 @@ def tokenize(
             if _is_done(output, Part(number, len(groups)), token_format):
                 progress.update(len(group))
                 continue
-            written, skipped = _encode_group(codec, _watched(group, progress), root, options)
+            encode = partial(_codes, codec, revoice, options)
+            written, skipped = _encode_group(codec, _watched(group, progress), root, options, encode)
             write_part(output, Part(number, len(groups), tuple(skipped)), written, token_format)
     return _finish(output, len(groups), began)
 
@@ -168,6 +186,8 @@ def _plan(rows: list[Row], root: Path, token_format: TokenFormat, options: Token
     left_out = ["batch_size", "device"]
     if not options.mixes:  # nor is there a word of them in folders that were begun before mixtures came
         left_out += ["mixes", "mix_joiner", "mix_distinct", "mix_snr_db"]
+    if not options.other_voices:
+        left_out.append("other_voices")
     chosen = {name: value for name, value in asdict(options).items() if name not in left_out}
     return {
         "format": 1,
@@ -235,8 +255,22 @@ def _finish(output: Path, total: int, began: float) -> TokenizeReport:
 # --- encoding ---------------------------------------------------------------------------------------------------------
 
 
+_Encode = Callable[[Tensor, "list[_Job]"], Tensor]
+
+
+def _codes(
+    codec: AudioTokenizer, revoice: Revoice | None, options: TokenizeOptions, audio: Tensor, jobs: list[_Job]
+) -> Tensor:
+    """The codes of one batch, [B, C, L] -> [B, K, T]."""
+    audio = audio.to(options.device)
+    if revoice is None:
+        return codec.encode(audio).cpu()
+    draws = [(options.seed, job.number, job.variant) for job in jobs]
+    return revoice(audio, [job.row.speaker or "" for job in jobs], draws).cpu()
+
+
 def _encode_group(
-    codec: AudioTokenizer, jobs: Iterable[_Job], root: Path, options: TokenizeOptions
+    codec: AudioTokenizer, jobs: Iterable[_Job], root: Path, options: TokenizeOptions, encode: _Encode
 ) -> tuple[list[TokenRow], list[Skipped]]:
     """The rows of one shard in the order of its jobs, and the clips that gave none."""
     rows: list[TokenRow] = []
@@ -251,18 +285,18 @@ def _encode_group(
             mixed = f"mixed with {_relative(job.partner.path, root)}: " if job.partner else ""
             skipped.append(Skipped(_relative(job.row.path, root), mixed + str(error).replace("\n", " ")))
         if held > HELD_SAMPLES:
-            rows += _encode(codec, clips, root, options)
+            rows += _encode(encode, clips, root, options)
             clips, held = [], 0
-    return rows + _encode(codec, clips, root, options), skipped
+    return rows + _encode(encode, clips, root, options), skipped
 
 
-def _encode(codec: AudioTokenizer, clips: list[_Clip], root: Path, options: TokenizeOptions) -> list[TokenRow]:
+def _encode(encode: _Encode, clips: list[_Clip], root: Path, options: TokenizeOptions) -> list[TokenRow]:
     """The rows of clips, in their order, though they are encoded by length."""
     codes: dict[int, Tensor] = {}
     for batch in _equal_lengths(clips, options.batch_size):
-        audio = torch.stack([clips[place].audio for place in batch]).to(options.device)
+        audio = torch.stack([clips[place].audio for place in batch])
         with torch.no_grad():
-            codes.update(zip(batch, codec.encode(audio).cpu(), strict=True))
+            codes.update(zip(batch, encode(audio, [clips[place].job for place in batch]), strict=True))
     return [_row(clip, codes[place], root, options.mix_joiner) for place, clip in enumerate(clips)]
 
 

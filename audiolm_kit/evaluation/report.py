@@ -83,7 +83,7 @@ class Report:
 def write(report: Report, path: str | Path) -> None:
     """``metrics.json``, whole or not at all; ``read`` gives it back.
 
-    Its rows are those that tools/results_table.py makes a table of: "what", "value", "percent", "interval", "count".
+    Its rows are those that tools/results.py makes a table of: "what", "value", "percent", "interval", "count".
     """
     content = {
         "schema": SCHEMA,

@@ -23,7 +23,8 @@ from torch import Tensor
 
 from audiolm_kit import checkpoint
 from audiolm_kit.codec.model import NeuralCodec
-from audiolm_kit.conditioning import TEXT_ENCODER, FrozenT5, TextConfig, quiet
+from audiolm_kit.conditioning import TEXT_ENCODER, TextConfig
+from audiolm_kit.frozen_t5 import FrozenT5, quiet
 from audiolm_kit.lm.model import LMConfig, StreamLM
 from audiolm_kit.lm.sampling import Sampling
 from audiolm_kit.official import lm_names

@@ -17,7 +17,8 @@ from einops import rearrange
 from torch import Tensor
 from torch.nn.functional import pad
 
-from audiolm_kit.conditioning import TextInput, quiet
+from audiolm_kit.conditioning import TextInput
+from audiolm_kit.frozen_t5 import quiet
 from audiolm_kit.official.encodec import import_encodec
 from audiolm_kit.official.pickles import read_pickle
 from audiolm_kit.official.sources import Source

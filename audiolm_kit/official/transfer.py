@@ -13,7 +13,8 @@ from audiolm_kit import checkpoint, provenance
 from audiolm_kit.codec.foreign import ForeignCodec
 from audiolm_kit.codec.model import NeuralCodec
 from audiolm_kit.codec.opening import AnyCodec, open_codec
-from audiolm_kit.conditioning import TEXT_ENCODER, quiet
+from audiolm_kit.conditioning import TEXT_ENCODER
+from audiolm_kit.frozen_t5 import quiet
 from audiolm_kit.official import encodec
 from audiolm_kit.official.audiocraft import read_audiocraft, read_codec, write_audiocraft, write_codec
 from audiolm_kit.official.audiocraft_files import read_package

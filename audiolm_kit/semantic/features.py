@@ -16,7 +16,7 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from audiolm_kit.semantic.masked import MaskedConfig, MaskedModel
-from audiolm_kit.semantic.spectrum import COEFFICIENTS, LogMel, at_peak, cepstra, side_by_side, standardised
+from audiolm_kit.semantic.spectrum import COEFFICIENTS, LogMel, at_peak, cepstra, compressed, side_by_side, standardised
 
 
 @dataclass(frozen=True)
@@ -35,6 +35,9 @@ class FeatureConfig:
     peak: float = 0.9
     """Every sound is scaled to this peak first, so that codes carry no level (0: left as it is). The models do this by
     themselves, each in its own way."""
+    dynamic_range_db: float = 0.0
+    """Of mel and mfcc: no band counts as more than this much softer than the loudest of the sound, so that noise behind
+    it does not tell recordings apart (0: as soft as it is)."""
     standardised: bool = False
     """Of mel and mfcc: each sound's numbers less their mean and over their deviation in that sound, which takes the
     microphone and part of the voice out of them (cepstral mean and variance normalisation; Viikki and Laurila 1998)."""
@@ -59,12 +62,12 @@ class FeatureConfig:
             raise ValueError(f"num_mels is {self.num_mels}, {COEFFICIENTS} cepstral coefficients need as many at least")
         if not 0 <= self.peak <= 1:
             raise ValueError(f"peak of the features is {self.peak}, wanted 0 (leave levels alone) to 1 (full scale)")
+        if self.dynamic_range_db < 0:
+            raise ValueError(f"dynamic_range_db is {self.dynamic_range_db}: give 0 (all) or decibels above it")
         if self.context < 0:
             raise ValueError(f"context of the features is {self.context}: give 0 (none) or more frames")
-        if self.kind in ("masked", "ssl") and (self.standardised or self.context):
-            raise ValueError(
-                f"features of kind {self.kind} are neither standardised nor stacked: that is for mel and mfcc"
-            )
+        if self.kind in ("masked", "ssl") and (self.standardised or self.context or self.dynamic_range_db):
+            raise ValueError(f"frames of {self.kind} features stay as they are: leave standardised and such out")
         if self.kind == "masked":
             self._check_masked()
         if self.kind == "ssl" and not self.model:
@@ -169,7 +172,8 @@ class FrameFeatures(nn.Module):
     def _of_spectrum(self, log_mel: Tensor) -> Tensor:
         """``[B, T, M] -> [B, T, D]``."""
         config = self.config
-        frames = log_mel if config.kind == "mel" else cepstra(log_mel)
+        bands = compressed(log_mel, config.dynamic_range_db) if config.dynamic_range_db else log_mel
+        frames = bands if config.kind == "mel" else cepstra(bands)
         if config.standardised:
             frames = standardised(frames, log_mel)
         if config.context:

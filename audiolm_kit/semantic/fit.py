@@ -29,6 +29,7 @@ def features_from(
     sample_rate: int | None = None,
     frame_rate: float | None = None,
     *,
+    dynamic_range_db: float = 0.0,
     standardised: bool = False,
     context: int = 0,
 ) -> FrameFeatures:
@@ -39,8 +40,9 @@ def features_from(
         layer: Of a model, where it must be said: which is best, ABX tells.
         sample_rate: Of mel and mfcc, 16000 where None; models have their own, and another is refused.
         frame_rate: Frames a second, likewise, 50 where None.
-        standardised: Of mel and mfcc, as ``FeatureConfig`` says.
-        context: Likewise.
+        dynamic_range_db: Of mel and mfcc, as ``FeatureConfig`` says; as are the next two.
+        standardised: Each sound by itself.
+        context: Neighbours beside every frame.
 
     Raises:
         FileNotFoundError: No model stands under this name.
@@ -50,9 +52,10 @@ def features_from(
         if layer is not None:
             raise ValueError(f"layer is {layer}, but {name} has no layers: leave it out")
         rates = SAMPLE_RATE if sample_rate is None else sample_rate, FRAME_RATE if frame_rate is None else frame_rate
-        return FrameFeatures(replace(_plain(name, *rates), standardised=standardised, context=context))
-    if standardised or context:
-        raise ValueError(f"{name} is a model, whose frames are neither standardised nor stacked: leave that out")
+        shaped = {"dynamic_range_db": dynamic_range_db, "standardised": standardised, "context": context}
+        return FrameFeatures(replace(_plain(name, *rates), **shaped))
+    if standardised or context or dynamic_range_db:
+        raise ValueError(f"{name} is a model, whose frames stay as they are: leave standardised and such out")
     if layer is None:
         raise ValueError(f"{name} has several layers: say which one gives the features")
     if _is_ours(name):

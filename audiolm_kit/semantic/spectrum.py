@@ -82,6 +82,12 @@ def deltas(frames: Tensor) -> Tensor:
     return (on1 - back1 + 2 * (on2 - back2)) / 10
 
 
+def compressed(log_mel: Tensor, range_db: float) -> Tensor:
+    """Log-mel frames ``[B, T, M]``, no number lower than so many decibels under the greatest of the sound."""
+    least = log_mel.amax(dim=(1, 2), keepdim=True) - range_db * math.log(10) / 20
+    return torch.maximum(log_mel, least)
+
+
 def standardised(frames: Tensor, log_mel: Tensor) -> Tensor:
     """Each sound's numbers ``[B, T, C]`` less their mean and over their deviation, of the frames where it is heard.
 

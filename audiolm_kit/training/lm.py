@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import register_fsdp_forward_method
 
-from audiolm_kit import checkpoint
+from audiolm_kit import checkpoint, compiled
 from audiolm_kit.conditioning import (
     Context,
     TextConditioner,
@@ -28,18 +28,17 @@ from audiolm_kit.conditioning import (
     text_folders,
 )
 from audiolm_kit.data.modules import TokenBatch, TokenSource
+from audiolm_kit.layers import CrossAttention, FeedForward, SelfAttention
 from audiolm_kit.lm.model import LMConfig, StreamLM
 from audiolm_kit.protocols import Codec
 from audiolm_kit.stages import Source, Stage
 from audiolm_kit.text import Vocabulary, train
-from audiolm_kit.training.compiling import check_compiler
 from audiolm_kit.training.flops import lm_flops
 from audiolm_kit.training.optim import WarmupConstant, fused, parameter_groups
 from audiolm_kit.training.sharding import gathered, is_sharded, shard
 from audiolm_kit.training.stages import Tokenizer, check_agreement, open_tokenizers, stage_of
 from audiolm_kit.training.task import Task
 from audiolm_kit.training.throughput import Work
-from audiolm_kit.transformer import CrossAttention, FeedForward, SelfAttention
 
 KIND = "AudioGen"
 STAGE_KIND = "AudioLMStage"
@@ -122,7 +121,7 @@ class LMTask(Task):
         if text.kind == "labels" or self.text_cache is not None:
             self._read_all(data.texts)
         if self.compiled:
-            check_compiler(self.trainer.strategy.root_device)
+            compiled.attempt(self.trainer.strategy.root_device)
             self.lm.transformer.compile()  # in place: no name of a weight changes
 
     def make_conditioner(self, config: TextConfig, texts: list[str]) -> TextConditioner:

@@ -1,4 +1,4 @@
-"""What the presets take, computed from their YAML files alone: `python sizes.py` writes it into README.md.
+"""What the presets take, computed from their YAML files alone: `make table` writes it into README.md.
 
 B items of a batch, S steps, D width, K codebooks, T frames, V codebook size.
 """
@@ -20,7 +20,6 @@ from preset_sizes import (
     codec_of,
     codec_row,
     lm_of,
-    main,
     parameters,
     read,
     rows,
@@ -104,7 +103,3 @@ def table() -> str:
     presets = rows([head, *map(preset_row, PRESETS)])
     codecs = [codec_row(name, codec_of(read(HERE, files))) for name, files in CODECS.items()]
     return "\n".join([*presets, "", *rows([CODEC_HEAD, *codecs])])
-
-
-if __name__ == "__main__":
-    main(HERE, table)

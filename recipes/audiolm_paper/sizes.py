@@ -1,4 +1,4 @@
-"""What the stages take, computed from their YAML files alone: `python sizes.py` writes it into README.md.
+"""What the stages take, computed from their YAML files alone: `make table` writes it into README.md.
 
 B items of a batch, S steps, D width, H heads, K codebooks, T frames, V codebook size.
 """
@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tools"))
 
-from preset_sizes import CODEC_HEAD, GIB, INPUT, LOGIT, codec_of, codec_row, lm_of, main, parameters, read, rows
+from preset_sizes import CODEC_HEAD, GIB, INPUT, LOGIT, codec_of, codec_row, lm_of, parameters, read, rows
 
 HERE = Path(__file__).parent
 STAGES = {
@@ -94,7 +94,3 @@ def table() -> str:
     stages = rows([head, *map(stage_row, STAGES)])
     codecs = [codec_row(name, codec_of(read(HERE, files))) for name, files in CODECS.items()]
     return "\n".join([*stages, "", *rows([CODEC_HEAD, *codecs])])
-
-
-if __name__ == "__main__":
-    main(HERE, table)

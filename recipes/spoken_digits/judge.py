@@ -149,7 +149,7 @@ def nearest(vector: np.ndarray, place: int, prompts: list[np.ndarray], speakers:
 
 
 def table(digits: Entry, voices: Entry) -> list[Entry]:
-    """The rows of the README's table (tools/results_table.py)."""
+    """The rows of the README's table (tools/results.py)."""
     found = f"right speaker of {len(voices['speakers'])} found"
     rows = [(what, digits[kind], True) for kind, what in DIGITS.items()]
     rows += [(f"voice alike: {what}", voices[kind], False) for kind, what in VOICES.items()]

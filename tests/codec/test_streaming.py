@@ -3,36 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
 
 import pytest
 import torch
+from small_codecs import CONVNEXT, convnext, seanet
 from torch import Tensor, nn
 
-from audiolm_kit.codec.convnext import ConvNeXtConfig
 from audiolm_kit.codec.model import CodecConfig, NeuralCodec
 from audiolm_kit.codec.passage import Window
-from audiolm_kit.codec.rvq import QuantizerConfig
-from audiolm_kit.codec.seanet import SEANetConfig
 from audiolm_kit.codec.streaming import StreamingDecoder, decode
 from audiolm_kit.official.encodec import from_encodec, import_encodec
-
-# Ten frames a second: pieces of one frame first and of ten at most, so that short sounds meet every border.
-CONVNEXT = CodecConfig(
-    sample_rate=160,
-    convnext=ConvNeXtConfig(dim=4, width=8, encoder_layers=1, decoder_layers=2, hop=8, fft_size=32, frames_per_code=2),
-    quantizer=QuantizerConfig(num_codebooks=3, codebook_size=16, dim=4),
-)
-
-
-def seanet(**options: Any) -> CodecConfig:
-    body = SEANetConfig(**{"ratios": (4, 2, 2), "filters": 4, "dim": 4} | options)
-    return dataclasses.replace(CONVNEXT, body="seanet", seanet=body, sample_rate=10 * body.hop)
-
-
-def convnext(**options: Any) -> CodecConfig:
-    return dataclasses.replace(CONVNEXT, convnext=dataclasses.replace(CONVNEXT.convnext, **options))
-
 
 CONFIGS = {
     "convnext": CONVNEXT,

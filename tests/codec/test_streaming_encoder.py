@@ -7,29 +7,11 @@ from typing import Any
 
 import pytest
 import torch
+from small_codecs import CONVNEXT, convnext, seanet
 from torch import Tensor
 
-from audiolm_kit.codec.convnext import ConvNeXtConfig
 from audiolm_kit.codec.model import CodecConfig, NeuralCodec
-from audiolm_kit.codec.rvq import QuantizerConfig
-from audiolm_kit.codec.seanet import SEANetConfig
 from audiolm_kit.codec.streaming import StreamingEncoder
-
-CONVNEXT = CodecConfig(
-    sample_rate=160,
-    convnext=ConvNeXtConfig(dim=4, width=8, encoder_layers=2, decoder_layers=1, hop=8, fft_size=32, frames_per_code=2),
-    quantizer=QuantizerConfig(num_codebooks=3, codebook_size=16, dim=4),
-)
-
-
-def seanet(**options: Any) -> CodecConfig:
-    body = SEANetConfig(**{"ratios": (4, 2, 2), "filters": 4, "dim": 4} | options)
-    return dataclasses.replace(CONVNEXT, body="seanet", seanet=body, sample_rate=10 * body.hop)
-
-
-def convnext(**options: Any) -> CodecConfig:
-    return dataclasses.replace(CONVNEXT, convnext=dataclasses.replace(CONVNEXT.convnext, **options))
-
 
 CONFIGS = {
     "convnext": CONVNEXT,

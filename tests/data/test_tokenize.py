@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -191,6 +192,30 @@ def test_a_folder_begun_otherwise_is_refused(
         tokenize(ClipCodec(), "0ther", manifest, tmp_path / "tokens", TokenizeOptions())
 
 
+def test_other_voices_are_told_who_speaks_and_what_to_draw(manifest: Path, tmp_path: Path) -> None:
+    """Whoever gives them knows each item, whatever batch it comes in; and the folder remembers."""
+
+    def revoice(audio: Tensor, speakers: Sequence[str], draws: Sequence[tuple[int, ...]]) -> Tensor:
+        assert list(speakers) == ["ann"] * len(audio)
+        lent = torch.tensor(draws)[:, :, None].expand(-1, -1, audio.shape[2] // HOP)
+        return lent[:, 1:]  # row and variant in the place of two codebooks
+
+    def encode(output: str, batch_size: int) -> list[TokenRow]:
+        options = TokenizeOptions(other_voices=4, variants=2, seed=5, batch_size=batch_size)
+        tokenize(ClipCodec(), "c0dec", manifest, tmp_path / output, options, revoice)
+        return list(open_shards(tmp_path / output, "c0dec"))
+
+    rows = encode("one", 1)
+    assert [(int(row.codes[0, 0]), int(row.codes[1, 0])) for row in rows] == [
+        (number, variant) for number in range(len(LENGTHS)) for variant in range(2)
+    ]
+    assert_same_rows(rows, encode("three", 3))
+    with pytest.raises(ValueError, match="was begun with options"):
+        run(manifest, tmp_path / "one", TokenizeOptions(variants=2, seed=5))
+    with pytest.raises(ValueError, match="other_voices is 4, and revoice is None: give both"):
+        run(manifest, tmp_path / "other", TokenizeOptions(other_voices=4))
+
+
 def test_another_machine_and_another_batch_size_may_go_on(manifest: Path, tmp_path: Path) -> None:
     run(manifest, tmp_path / "tokens", TokenizeOptions())
     codec = ClipCodec()
@@ -212,6 +237,8 @@ def test_unreadable_clips_are_listed_with_the_reason(manifest: Path, tmp_path: P
 def test_options_out_of_range_are_refused() -> None:
     for wrong in (
         {"batch_size": 0},
+        {"other_voices": -1},
+        {"other_voices": 4, "mixes": 1},
         {"variants": 0},
         {"rows_per_shard": 0},
         {"pad": -1.0},

@@ -1,22 +1,33 @@
-"""AudioLM as small as it gets: random weights of fixed seeds, language models in float64, where no rounding decides."""
+"""Models as small as they get: random weights of fixed seeds, language models in float64, where no rounding decides.
+
+Tests of AudioGen find what else they share in small_audiogen.py.
+"""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
+from torch import Tensor
 
 from audiolm_kit.codec.convnext import ConvNeXtConfig
 from audiolm_kit.codec.model import CodecConfig, NeuralCodec
 from audiolm_kit.codec.rvq import QuantizerConfig
+from audiolm_kit.inference import streaming
+from audiolm_kit.inference.audiogen import AudioGen
 from audiolm_kit.inference.audiolm import AudioLM
 from audiolm_kit.lm.model import LMConfig, Prefix, StreamLM
 from audiolm_kit.lm.pattern import PatternName
 from audiolm_kit.semantic.features import FeatureConfig, FrameFeatures
 from audiolm_kit.semantic.tokenizer import SemanticTokenizer, with_centroids
 from audiolm_kit.stages import Stage
+from audiolm_kit.text import Vocabulary, train
 from audiolm_kit.transformer import TransformerConfig
+
+sys.path.insert(0, str(Path(__file__).parent))
 
 MakeLM = Callable[..., StreamLM]
 MakeAudioLM = Callable[..., AudioLM]
@@ -98,3 +109,33 @@ def make_codec() -> Callable[..., NeuralCodec]:
 def audiolm() -> AudioLM:
     """Semantic, coarse and fine."""
     return an_audiolm()
+
+
+@pytest.fixture(scope="module")
+def vocabulary(tmp_path_factory: pytest.TempPathFactory) -> Vocabulary:
+    """Of the texts of small_audiogen."""
+    from small_audiogen import TEXTS
+
+    return train(TEXTS, tmp_path_factory.mktemp("text") / "text.model", size=40)
+
+
+@pytest.fixture(scope="module")
+def model(vocabulary: Vocabulary) -> AudioGen:
+    """An AudioGen."""
+    from small_audiogen import a_model
+
+    return a_model(vocabulary)
+
+
+@pytest.fixture
+def decoded(monkeypatch: pytest.MonkeyPatch) -> list[Tensor]:
+    """The codes [B, K, T] of every batch of sounds that is decoded."""
+    seen: list[Tensor] = []
+    decode = streaming.decode
+
+    def watched(codec: NeuralCodec, codes: Tensor) -> Tensor:
+        seen.append(codes)
+        return decode(codec, codes)
+
+    monkeypatch.setattr(streaming, "decode", watched)
+    return seen

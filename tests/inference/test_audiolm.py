@@ -15,7 +15,7 @@ from torch import Tensor
 from audiolm_kit import checkpoint
 from audiolm_kit.audio import Sound, fit
 from audiolm_kit.codec.model import NeuralCodec
-from audiolm_kit.inference import items, streaming
+from audiolm_kit.inference import items
 from audiolm_kit.inference.audiolm import AudioLM
 from audiolm_kit.inference.chain import StageSampling
 from audiolm_kit.inference.semantics import track_of
@@ -27,20 +27,6 @@ from audiolm_kit.stages import Stage
 RATE, HOP = 8000, 160
 SETS = ["semantic coarse fine", "semantic acoustic", "semantic coarse"]
 MakeAudioLM = Callable[..., AudioLM]
-
-
-@pytest.fixture
-def decoded(monkeypatch: pytest.MonkeyPatch) -> list[Tensor]:
-    """The codes [K, T] of every sound that is decoded."""
-    seen: list[Tensor] = []
-    decode = streaming.decode
-
-    def watched(codec: NeuralCodec, codes: Tensor) -> Tensor:
-        seen.extend(codes)
-        return decode(codec, codes)
-
-    monkeypatch.setattr(streaming, "decode", watched)
-    return seen
 
 
 def a_sound(seconds: float, loudness: float = 0.1, rate: int = RATE, channels: int = 1, seed: int = 0) -> Sound:
@@ -75,7 +61,7 @@ def test_a_continuation_begins_with_its_prompts_codes(
     for prompt in some_prompts()[:2]:  # the second one fills a window
         decoded.clear()
         [sound] = model.continue_([prompt], 0.9, seed=2)
-        [codes], given = decoded, model.codec.encode(prompt.samples[None])[0]
+        [[codes]], given = decoded, model.codec.encode(prompt.samples[None])[0]
         assert sound.samples.shape == (1, round(0.9 * RATE)) and sound.sample_rate == RATE
         assert codes.shape == (2 if names == "semantic coarse" else 4, 45)
         assert torch.equal(codes[:, : given.shape[1]], given[: len(codes)])
@@ -180,7 +166,7 @@ def test_what_is_said_anew_keeps_its_length(audiolm: AudioLM, seconds: float) ->
 def test_all_acoustic_codes_are_new_and_depend_on_what_is_said_alone(audiolm: AudioLM, decoded: list[Tensor]) -> None:
     sounds = [a_sound(0.3), a_sound(0.5), Sound(a_sound(0.3).samples * 0.5, RATE)]
     together = audiolm.resynthesize(sounds, seed=[3, 4, 3])
-    codes = list(decoded)
+    codes = [row for batch in decoded for row in batch]
     for sound, seed, made in zip(sounds, [3, 4, 3], together, strict=True):
         [alone] = audiolm.resynthesize([sound], seed=seed)
         assert torch.equal(alone.samples, made.samples)
@@ -193,7 +179,7 @@ def test_all_acoustic_codes_are_new_and_depend_on_what_is_said_alone(audiolm: Au
 def test_a_voice_stands_in_front_and_is_cut_off(audiolm: AudioLM, decoded: list[Tensor]) -> None:
     [made] = audiolm.resynthesize([a_sound(0.5)], voices=[a_sound(0.3, seed=9)])
     assert made.samples.shape == (1, 4000)
-    [codes], voice = decoded, audiolm.codec.encode(a_sound(0.3, seed=9).samples[None])[0]
+    [[codes]], voice = decoded, audiolm.codec.encode(a_sound(0.3, seed=9).samples[None])[0]
     assert codes.shape == (4, 40) and torch.equal(codes[:, :15], voice)
     with pytest.raises(ValueError, match="1 voices for 2 sounds"):
         audiolm.resynthesize([a_sound(0.5)] * 2, voices=[a_sound(0.3)])

@@ -1,125 +1,23 @@
-"""Folders in audiocraft's layout, made by hand: what is read, what is refused by name, and what is written back."""
+"""Folders in audiocraft's layout, made by hand: what is read, and what is refused by name."""
 
 from __future__ import annotations
 
-import copy
 import os
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-import yaml
-from torch import Tensor
+from audiocraft_folders import LAYERS, SETTINGS, D, V, a_codec, an_lm, changed, exported, renamed, same, written
 
-from audiolm_kit.codec.model import CodecConfig, NeuralCodec
+from audiolm_kit.codec.model import NeuralCodec
 from audiolm_kit.codec.rvq import QuantizerConfig
-from audiolm_kit.codec.seanet import SEANetConfig
 from audiolm_kit.conditioning import TextConfig
-from audiolm_kit.lm.model import LMConfig, Prefix, StreamLM
 from audiolm_kit.official import encodec
-from audiolm_kit.official.audiocraft import read_audiocraft, read_codec, write_audiocraft
-from audiolm_kit.official.audiocraft_files import read_package
+from audiolm_kit.official.audiocraft import read_audiocraft, write_audiocraft
 from audiolm_kit.official.parts import Parts
 from audiolm_kit.transformer import TransformerConfig
-
-K, V, D, LAYERS, E = 4, 16, 16, 2, 512
-SETTINGS: dict[str, Any] = {
-    "solver": "audiogen",
-    "sizes": {"dim": D},
-    "lm_model": "transformer_lm",
-    "dataset": {"segment_duration": 10},
-    "transformer_lm": {
-        **{"dim": "${sizes.dim}", "num_heads": 2, "num_layers": LAYERS, "n_q": K, "card": V, "hidden_scale": 4},
-        **{"norm_first": True, "bias_proj": False, "bias_ff": False, "bias_attn": False, "causal": True},
-        **{"activation": "gelu", "dropout": 0.0, "memory_efficient": True, "layer_scale": None, "past_context": None},
-        **{"positional_embedding": "sin", "norm": "layer_norm", "weight_init": "gaussian", "spectral_norm": False},
-    },
-    "codebooks_pattern": {"modeling": "delay", "delay": {"delays": [0, 1, 2, 3], "flatten_first": 0}},
-    "classifier_free_guidance": {"training_dropout": 0.1, "inference_coef": 3.0},
-    "fuser": {"cross": ["description"], "sum": [], "prepend": [], "input_interpolate": []},
-    "conditioners": {
-        "args": {"merge_text_conditions_p": 0.25},
-        "description": {"model": "t5", "t5": {"name": "t5-small", "finetune": False, "word_dropout": 0.3}},
-    },
-    "interleave_stereo_codebooks": {"use": False, "per_timestep": False},
-}
-
-
-def a_codec(**options: Any) -> NeuralCodec:
-    body = SEANetConfig(ratios=(4, 2), filters=4, dim=8, lstm=1, causal=False, pad_mode="constant", shortcut="identity")
-    quantizer = QuantizerConfig(num_codebooks=K, codebook_size=V, dim=8)
-    torch.manual_seed(1)
-    config = CodecConfig(sample_rate=400, body="seanet", seanet=body, quantizer=quantizer)
-    return NeuralCodec(replace(config, **options)).eval()
-
-
-def an_lm(**options: Any) -> StreamLM:
-    torch.manual_seed(0)
-    transformer = TransformerConfig(dim=D, heads=2, layers=LAYERS, cross_attention=True)
-    text = TextConfig(kind="t5", dim=E, name="t5-small")
-    config = LMConfig(num_codebooks=K, codebook_size=V, transformer=transformer, text=text)
-    return StreamLM(replace(config, **options)).eval()
-
-
-def renamed(lm: StreamLM) -> dict[str, Tensor]:
-    """The weights as audiocraft calls them, by hand."""
-    ours, out = lm.state_dict(), {}
-    books, width = lm.config.num_codebooks, lm.config.codebook_size
-    for k in range(books):
-        out[f"emb.{k}.weight"] = ours["embedding.weight"][k * (width + 1) : (k + 1) * (width + 1)].clone()
-        out[f"linears.{k}.weight"] = ours["heads.weight"][k * width : (k + 1) * width].clone()
-    for part in ("weight", "bias"):
-        out[f"out_norm.{part}"] = ours[f"transformer.norm.{part}"]
-        name = "condition_provider.conditioners.description.output_proj"
-        out[f"{name}.{part}"] = ours[f"text_projection.{part}"]
-    for i in range(lm.config.transformer.layers):
-        at = f"transformer.layers.{i}"
-        out[f"{at}.self_attn.in_proj_weight"] = ours[f"{at}.attention.query_key_value.weight"]
-        out[f"{at}.self_attn.out_proj.weight"] = ours[f"{at}.attention.output.weight"]
-        fused = [ours[f"{at}.cross_attention.{name}.weight"] for name in ("query", "key_value")]
-        out[f"{at}.cross_attention.in_proj_weight"] = torch.cat(fused)
-        out[f"{at}.cross_attention.out_proj.weight"] = ours[f"{at}.cross_attention.output.weight"]
-        out[f"{at}.linear1.weight"] = ours[f"{at}.feed_forward.up.weight"]
-        out[f"{at}.linear2.weight"] = ours[f"{at}.feed_forward.down.weight"]
-        norms = {"norm1": "attention_norm", "norm_cross": "cross_attention_norm", "norm2": "feed_forward_norm"}
-        for theirs, name in norms.items():
-            for part in ("weight", "bias"):
-                out[f"{at}.{theirs}.{part}"] = ours[f"{at}.{name}.{part}"]
-    return out
-
-
-def changed(**sections: Any) -> dict[str, Any]:
-    """The settings with others laid over them, section by section."""
-    settings = copy.deepcopy(SETTINGS)
-    for name, value in sections.items():
-        settings[name] = {**settings.get(name, {}), **value} if isinstance(value, dict) else value
-    return settings
-
-
-def exported(state: Any, settings: Any, **rest: Any) -> dict[str, Any]:
-    text = yaml.safe_dump(settings) if isinstance(settings, dict) else settings
-    return {"best_state": state, "xp.cfg": text, **rest}
-
-
-def written(folder: Path, settings: Any = SETTINGS, state: Any = None, codec: Any = None) -> Path:
-    """A folder as audiocraft exports it."""
-    folder.mkdir(exist_ok=True)
-    marks = {"version": "1.3.0", "exported": True}
-    torch.save(exported(renamed(an_lm()) if state is None else state, settings, **marks), folder / "state_dict.bin")
-    if codec is None:
-        config, weights = encodec.to_audiocraft(a_codec())
-        codec = exported(weights, config, **marks)
-    torch.save(codec, folder / "compression_state_dict.bin")
-    return folder
-
-
-def same(a: torch.nn.Module, b: torch.nn.Module) -> bool:
-    left, right = a.state_dict(), b.state_dict()
-    return left.keys() == right.keys() and all(torch.equal(left[name], right[name]) for name in left)
-
 
 # --- reading ----------------------------------------------------------------------------------------------------------
 
@@ -350,113 +248,3 @@ def test_another_programs_file_is_told(tmp_path: Path) -> None:
     torch.save({"weight": torch.ones(1)}, tmp_path / "state_dict.bin")
     with pytest.raises(ValueError, match="state_dict.bin holds no xp.cfg but weight"):
         read_audiocraft(tmp_path)
-
-
-# --- pointers ---------------------------------------------------------------------------------------------------------
-
-
-def test_a_pointer_is_followed_to_a_folder_beside_it(tmp_path: Path) -> None:
-    encodec.to_transformers(a_codec()).save_pretrained(tmp_path / "encodec_tiny")
-    pointer = {"pretrained": "facebook/encodec_tiny", "exported": True, "version": "1.3.0"}
-    folder = written(tmp_path / "musicgen", codec=pointer)
-    sound = torch.randn(1, 1, 800)
-    assert torch.equal(read_audiocraft(folder).codec.encode(sound), a_codec().encode(sound))
-    assert torch.equal(read_codec(folder).encode(sound), a_codec().encode(sound))
-    (folder / "compression_state_dict.bin").unlink()  # the settings name it as well
-    settings = changed(compression_model_checkpoint="//pretrained/facebook/encodec_tiny")
-    torch.save(exported(renamed(an_lm()), settings), folder / "state_dict.bin")
-    assert torch.equal(read_audiocraft(folder).codec.encode(sound), a_codec().encode(sound))
-
-
-def test_a_pointer_to_another_folder_of_audiocraft_is_followed_once(tmp_path: Path) -> None:
-    written(tmp_path / "other")
-    folder = written(tmp_path / "model", codec={"pretrained": "other"})
-    assert same(read_audiocraft(folder).codec, a_codec())
-    written(tmp_path / "other", codec={"pretrained": "model"})
-    with pytest.raises(ValueError, match="says that its codec is other, but .* holds no codec"):
-        read_audiocraft(folder)
-
-
-def test_a_pointer_in_the_place_of_the_model_is_told(tmp_path: Path) -> None:
-    torch.save({"pretrained": "facebook/audiogen-medium"}, tmp_path / "state_dict.bin")
-    with pytest.raises(ValueError, match="state_dict.bin only says that the model is facebook/audiogen-medium"):
-        read_audiocraft(tmp_path)
-
-
-def test_a_pointer_into_nothing_names_it_and_a_codec_helps(tmp_path: Path) -> None:
-    folder = written(tmp_path, codec={"pretrained": "facebook/encodec_nowhere"})
-    with pytest.raises(FileNotFoundError, match="its codec is facebook/encodec_nowhere, .*beside the file"):
-        read_audiocraft(folder)
-    assert same(read_audiocraft(folder, codec=a_codec()).codec, a_codec())
-    (folder / "compression_state_dict.bin").unlink()
-    settings = changed(compression_model_checkpoint="//sig/bd44a852")
-    torch.save(exported(renamed(an_lm()), settings), folder / "state_dict.bin")
-    with pytest.raises(FileNotFoundError, match="no compression_state_dict.bin beside .*bd44a852"):
-        read_audiocraft(folder)
-
-
-# --- writing ----------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("options", "split"),
-    [
-        ({}, False),
-        ({"pattern": "parallel"}, False),
-        ({"pattern": "flatten"}, False),
-        ({"num_codebooks": 2 * K, "offsets": (0, 0, 1, 1, 2, 2, 3, 3)}, True),
-    ],
-)
-def test_export_then_import_gives_equal_tensors_and_settings(
-    tmp_path: Path, options: dict[str, Any], split: bool
-) -> None:
-    lm, codec = an_lm(**options), a_codec(channels=2, split_channels=True) if split else a_codec()
-    write_audiocraft(Parts(codec, lm, None), tmp_path / "out")
-    parts = read_audiocraft(tmp_path / "out")
-    assert (parts.lm.config, parts.codec.config) == (lm.config, codec.config)
-    assert same(parts.lm, lm) and same(parts.codec, codec)
-    write_audiocraft(parts, tmp_path / "out")  # an earlier one is replaced
-
-
-def test_import_then_export_gives_equal_tensors(tmp_path: Path) -> None:
-    folder = written(tmp_path / "in")
-    write_audiocraft(read_audiocraft(folder), tmp_path / "out")
-    for file in ("state_dict.bin", "compression_state_dict.bin"):
-        before, after = (read_package(each / file).state for each in (folder, tmp_path / "out"))
-        assert before.keys() == after.keys()
-        assert all(torch.equal(before[name], after[name]) for name in before)
-        assert torch.load(tmp_path / "out" / file, weights_only=True)["exported"] is True
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"text": TextConfig(kind="t5", dim=E, name="./text_encoder")}, "audiocraft opens by name: give t5 as"),
-        ({"text": TextConfig(kind="t5", dim=E, name="t5-base")}, "states 512 wide, t5-base's are 768"),
-        ({"text": TextConfig(kind="t5", dim=E, name="t5-small", clean=True)}, "text clean is true"),
-        ({"text": TextConfig(kind="small", dim=8)}, "text kind is 'small'"),
-        ({"text": TextConfig()}, "cross-attention and no text"),
-        ({"prefix": Prefix(1, 8)}, "stands on a prefix"),
-        ({"offsets": (3, 2, 1, 0)}, "delays in rising order"),
-        (
-            {"transformer": TransformerConfig(dim=D, heads=2, layers=1, cross_attention=True, positions="rotary")},
-            "sinusoidal positions, this one has rotary",
-        ),
-    ],
-)
-def test_what_audiocraft_cannot_be_is_not_written(tmp_path: Path, options: dict[str, Any], message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        write_audiocraft(Parts(a_codec(), an_lm(**options), None), tmp_path / "out")
-    assert not (tmp_path / "out").exists()
-
-
-def test_the_t5_can_be_said(tmp_path: Path) -> None:
-    lm = an_lm(text=TextConfig(kind="t5", dim=E, name="./text_encoder"))
-    write_audiocraft(Parts(a_codec(), lm, None), tmp_path / "out", t5="google/flan-t5-small")
-    assert read_audiocraft(tmp_path / "out").lm.config.text.name == "google/flan-t5-small"
-
-
-def test_another_folder_is_not_overwritten(tmp_path: Path) -> None:
-    (tmp_path / "thesis.txt").write_text("all I have")
-    with pytest.raises(ValueError, match="exists and is no folder of audiocraft"):
-        write_audiocraft(Parts(a_codec(), an_lm(), None), tmp_path)

@@ -128,11 +128,21 @@ def learned(name: str) -> list[str]:
     return [] if name == "audiolm_digits" else ["masked"]
 
 
+@each_recipe
+def test_other_voices_are_lent_to_what_acoustic_stages_learn_from_alone(name: str) -> None:
+    plan = planned(name, "chain", "OTHER_VOICES=--other_voices 4")
+    assert re.findall(r"-o (\S+) .*--other_voices 4", plan) == ["/nowhere/out/tokens/lent/train"]
+    assert re.findall(r"--data.prefix_shards (\S+)", plan) == ["/nowhere/out/tokens/lent/train"]
+    assert re.findall(r"--data.valid_prefix_shards (\S+)", plan) == ["/nowhere/out/tokens/semantic/valid"]
+    assert "/lent" not in planned(name, "chain", "OTHER_VOICES=")
+
+
 def test_the_digits_codes_may_be_of_a_masked_model_as_well() -> None:
     plan = planned("audiolm_digits", "chain", "FEATURES=masked")
     assert " fit -c masked.yaml" in plan and "/masked --layer 3" in plan and "--standardised" not in plan
-    assert "--features mfcc --sample_rate 8000 --frame_rate 50 --standardised --context 3" in planned(
-        "audiolm_digits", "chain"
+    assert (
+        "--features mfcc --sample_rate 8000 --frame_rate 50 --dynamic_range_db 43 --standardised --context 5"
+        in planned("audiolm_digits", "chain")
     )
 
 

@@ -15,28 +15,17 @@ from typing import Any
 
 import pytest
 import torch
-import yaml
 
 from audiolm_kit import audio, checkpoint
 from audiolm_kit.arguments import parser_of
 from audiolm_kit.cli import VERBS
-from audiolm_kit.conditioning import TextConfig
 from audiolm_kit.data.manifest import Row, read_manifest, write_manifest
 from audiolm_kit.inference.audiogen import AudioGen
-from audiolm_kit.lm.lora import LoRAConfig, add, trained_weights
-from audiolm_kit.lm.model import LMConfig, StreamLM
 from audiolm_kit.lm.sampling import Sampling
-from audiolm_kit.transformer import TransformerConfig
 
 RECIPE = Path(__file__).parents[2] / "recipes" / "finetune"
 README = (RECIPE / "README.md").read_text(encoding="utf-8")
 CAPTIONS = ("a bell rings", "rain falls", "a bell", "rain")
-BASES = {  # width, heads, layers, width of the T5
-    "musicgen-small": (1024, 16, 24, 768),
-    "musicgen-medium": (1536, 24, 48, 768),
-    "musicgen-large": (2048, 32, 48, 768),
-    "audiogen-medium": (1536, 24, 48, 1024),
-}
 
 
 def load(name: str) -> ModuleType:
@@ -91,30 +80,6 @@ def test_the_script_writes_a_manifest_or_says_in_one_line_why_not(tmp_path: Path
 
 
 # --- what is claimed
-
-
-def sizes() -> str:
-    """The table of the README."""
-    lora = LoRAConfig(**yaml.safe_load((RECIPE / "lora.yaml").read_text())["model"]["init_args"]["lora"])
-    lines = [
-        "| base | weights | that learn | adapters' file | weights, gradients, moments: `lora` | `full` |",
-        "|---|---|---|---|---|---|",
-    ]
-    for name, (dim, heads, layers, text) in BASES.items():
-        transformer = TransformerConfig(dim, heads, layers, cross_attention=True)
-        with torch.device("meta"):
-            lm = StreamLM(LMConfig(4, 2048, transformer=transformer, text=TextConfig(kind="t5", dim=text)))
-            weights = sum(weight.numel() for weight in lm.parameters())
-            learned = sum(weight.numel() for weight in trained_weights(add(lm, lora)).values())
-        frugal, full = (4 * (weights + learned) + 12 * learned) / 2**30, 16 * weights / 2**30
-        counted = f"{weights / 1e6:,.0f} M | {learned / 1e6:.1f} M | {4 * learned / 1e6:.0f} MB"
-        lines.append(f"| {name} | {counted} | {frugal:.1f} GiB | {full:.1f} GiB |")
-    return "\n".join(lines)
-
-
-def test_the_readmes_sizes_are_those_of_the_file() -> None:
-    [shown] = re.findall(r"<!-- sizes -->\n(.*?)\n<!-- /sizes -->", README, re.DOTALL)
-    assert shown == sizes()
 
 
 def test_the_readme_has_the_five_headings_and_says_what_was_not_done() -> None:

@@ -1,4 +1,4 @@
-"""What holds for the recipes of published sizes: sizes are computed, commands parse, links lead somewhere."""
+"""What holds for the recipes of published sizes: estimates hold, commands parse, links lead somewhere."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from preset_sizes import read, shown_in
+from preset_sizes import read
 from reading import HEADINGS, RECIPES, ROOT, commands, headings, kept_by_a_layer, load, make, parse, readme
 
 SIZES = {name: load(name, "sizes") for name in ("audiogen", "audiolm_paper")}
@@ -18,11 +18,6 @@ PAGES |= {"audiolm_paper": readme("audiolm_paper")}
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:jsonargparse.*")
 each_recipe = pytest.mark.parametrize("name", SIZES)
-
-
-@each_recipe
-def test_the_readmes_sizes_are_those_of_the_files(name: str) -> None:
-    assert shown_in(readme(name)) == SIZES[name].table()
 
 
 PRESETS = {"audiogen": SIZES["audiogen"].PRESETS, "audiolm_paper": SIZES["audiolm_paper"].STAGES}

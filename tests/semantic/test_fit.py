@@ -43,7 +43,7 @@ def test_names_and_numbers_that_cannot_be_are_refused(tmp_path: Path) -> None:
         features_from(folder, 1, sample_rate=8000)
     with pytest.raises(ValueError, match="frame_rate is 25, but .* has 50"):
         features_from(folder, 1, frame_rate=25)
-    with pytest.raises(ValueError, match="masked is a model, whose frames are neither standardised nor stacked"):
+    with pytest.raises(ValueError, match="masked is a model, whose frames stay as they are"):
         features_from(folder, 1, standardised=True)
     with pytest.raises(ValueError, match="context of the features is -1: give 0"):
         features_from("mfcc", context=-1)

@@ -1,11 +1,11 @@
-"""The benchmark: what is compared does the same work and takes turns; tables say what was reached of what is wanted."""
+"""The benchmark: what is compared does the same work and takes turns; a run writes every single time."""
 
 from __future__ import annotations
 
 import importlib
 import json
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,6 @@ from typing import Any
 import bench_cases
 import bench_codec
 import bench_decode
-import bench_limits
 import bench_models
 import bench_processes
 import bench_table
@@ -21,10 +20,9 @@ import bench_training
 import benchmark
 import pytest
 import torch
-from bench_cases import Check, Contender, Group, Least, Row, Sizes
+from bench_cases import Check, Contender, Group, Least, Sizes
 
 ROOT = Path(__file__).parents[2]
-PAGE = ROOT / "docs" / "performance.md"
 SMALL = ["--dim", "16", "--heads", "2", "--layers", "2", "--codebook_size", "16", "--context", "3", "--text_dim", "8"]
 SMALL += ["--frames", "5", "--batch", "2", "--early", "3", "--late", "9", "--seconds", "0.3", "--filters", "4"]
 SMALL += ["--train_dim", "16", "--train_heads", "2", "--train_layers", "1", "--train_batch", "2", "--train_frames", "6"]
@@ -41,27 +39,6 @@ def written(path: Path, *more: str) -> dict[str, Any]:
     assert benchmark.main([*SMALL, "-o", str(path), *more]) == 0
     content: dict[str, Any] = json.loads(path.read_text())
     return content
-
-
-def row(by: str = bench_cases.OURS, option: str = "fp32", times: tuple[float, ...] = (1.0,), **more: Any) -> Row:
-    plain: dict[str, Any] = {
-        "section": "decode",
-        "kind": "decode.one",
-        "task": "batch 1",
-        "unit": "ms a frame",
-        "work": 1,
-    }
-    return Row(by=by, option=option, times=list(times), **{**plain, **more})
-
-
-def content(*rows: Row, device: str = "cpu", **limits: float) -> dict[str, Any]:
-    """A benchmark's JSON, as it is read back."""
-    hardware = {"cpu": "some processor", "cores": 2, "gpu": None, "capability": "AVX2"}
-    about = {"device": device, "hardware": hardware, "threads": 2, "commit": "abc", "date": "2026-11-21", "seconds": 61}
-    about |= {"versions": {"torch": "2.13", "encodec": None}}
-    made = {"about": about, "limits": {"reads": 1.0, **limits}, "rows": [asdict(each) for each in rows]}
-    again: dict[str, Any] = json.loads(json.dumps(made))
-    return again
 
 
 # --- the same work ----------------------------------------------------------------------------------------------------
@@ -229,98 +206,6 @@ def test_what_is_not_there_is_said_and_the_others_go_on() -> None:
     assert [row.times for row in rows] == [[], [], [1.0]]
 
 
-# --- targets and tables -----------------------------------------------------------------------------------------------
-
-
-def judged(found: dict[str, Any], told: str) -> bench_table.Judged:
-    [each] = [each for each in bench_table.judged(found) if each.target.told == told]
-    return each
-
-
-def test_a_ratio_is_taken_round_by_round_and_is_that_of_the_fastest() -> None:
-    found = content(
-        row("transformers", "fp32", times=(0.2, 0.9, 0.3)),
-        row(option="fp32", times=(0.1, 0.3, 0.2)),
-        row(option="fp32, compiled", times=(0.3, 0.4, 0.4)),
-    )
-    each = judged(found, "decoding in fp32")
-    assert each.row is not None and each.row.option == "fp32"
-    assert each.reached == 2.0 and each.met  # 2, 3 and 1.5
-    assert "2 x transformers fp32 (1.5 to 3)" in bench_table.table(found, "decode")
-    assert judged(found, "decoding in bf16").met is None
-
-
-def test_packed_weights_are_held_against_their_fastest_precision() -> None:
-    theirs = [row("transformers", "fp32", times=(0.5,)), row("transformers", "bf16", times=(0.4,))]
-    assert judged(content(*theirs, row(option="int4", times=(0.1,))), "decoding in int8 or int4").met is False
-    assert judged(content(*theirs, row(option="int8", times=(0.08,))), "decoding in int8 or int4").met is True
-
-
-def test_who_does_other_work_is_no_measure() -> None:
-    theirs = row("transformers", times=(0.2,), equal=False, note="not equal: codes")
-    each = judged(content(theirs, row(times=(0.1,))), "decoding in fp32")
-    assert each.reached is None and each.met is None
-    assert "at least 1.3 x: not comparable" in bench_table.table(content(theirs, row(times=(0.1,))), "decode")
-
-
-def test_a_step_cannot_be_faster_than_its_reads_or_its_products() -> None:
-    limits = {"reads": 100.0, "fp32": 10.0, "bf16": 40.0}
-    by_reads = row(times=(4.0,), least=Least(200.0, 10.0, "fp32"))
-    by_products = row(times=(4.0,), least=Least(200.0, 30.0, "fp32"))
-    packed = row(times=(4.0,), least=Least(50.0, 40.0, "bf16"))
-    assert [bench_table.bound(each, limits) for each in (by_reads, by_products, packed)] == [
-        (2.0, "reads"),
-        (3.0, "fp32 products"),
-        (1.0, "bf16 products"),
-    ]
-    assert bench_table.share_of_limit(by_products, limits) == 0.75
-    training = row(section="training", kind="training", times=(4.0,), least=Least(0.0, 100.0, "bf16"))
-    assert bench_table.bound(training, {**limits, "sheet": 50.0}) == (2.0, "the data sheet")
-
-
-def test_targets_are_those_of_the_device() -> None:
-    least = Least(0.5e-3, 1.0, "bf16")
-    one = row(option="bf16, compiled", times=(0.8e-3,), least=least)
-    found = content(one, device="cuda:0", bf16=1e6)
-    assert {each.target.device for each in bench_table.judged(found)} == {"cuda"}
-    at_most, share = (each for each in bench_table.judged(found) if each.target.told == "decoding on a GPU")
-    assert (at_most.reached, at_most.met, share.reached, share.met) == (0.8, True, 0.625, True)
-    assert "at most 1: met; at least 60 % of the limit: met" in bench_table.table(found, "decode")
-
-
-@pytest.mark.parametrize(
-    ("unit", "work", "time", "wanted"),
-    [
-        ("ms a frame", 10, 0.5, 50),
-        ("frames/s", 10, 0.5, 20),
-        ("s", 1, 0.5, 0.5),
-        ("GB/s", 2e9, 0.5, 4),
-        ("MiB", 1, 7, 7),
-    ],
-)
-def test_a_time_is_told_in_its_unit(unit: str, work: float, time: float, wanted: float) -> None:
-    assert bench_table.value(row(unit=unit, work=work), time) == pytest.approx(wanted)
-
-
-def test_every_target_names_rows_that_a_benchmark_has(sizes: Sizes) -> None:
-    kinds = {
-        "decode.one",
-        "decode.batch",
-        "decode.early",
-        "decode.late",
-        "decode.first",
-        "codec.encode",
-        "codec.decode",
-    }
-    kinds |= {"training", "startup.help", "startup.import"}
-    names = {*bench_decode.PLAIN, *(each for some in bench_decode.COMPILED.values() for each in some)}
-    names |= {"--help", "import audiolm_kit"}
-    for target in bench_table.TARGETS:
-        assert target.kind in kinds and names & set(target.options)
-        assert bool(target.ratio) + bool(target.at_most) + bool(target.share) == 1
-        assert bool(target.ratio) == bool(target.against)
-
-
 # --- the command ------------------------------------------------------------------------------------------------------
 
 
@@ -380,7 +265,6 @@ def test_memory_is_that_of_a_process_that_decodes(sizes: Sizes) -> None:
     [
         (["--only", "decode,singing"], "--only names singing: give some of startup, codec, training, memory, decode"),
         (["--layers", "0"], "layers is 0: give a positive number"),
-        (["--page", "x.md"], "--page wants --table"),
         (["--table", "nowhere.json"], "nowhere.json"),
         pytest.param(
             ["--device", "cuda"],
@@ -393,49 +277,6 @@ def test_what_cannot_be_is_said_in_a_line(given: list[str], message: str, capsys
     assert benchmark.main(given) == 2
     told = capsys.readouterr().err
     assert message in told and told.count("\n") == 1
-
-
-def test_limits_are_the_best_that_was_seen() -> None:
-    reads = {"section": "limits", "kind": bench_limits.READS, "unit": "GB/s", "work": 10}
-    rows = [row("m", "sum", (5.0, 2.0), **reads), row("m", "bf16 matrix x vector", (1.0,), **reads)]
-    rows += [row("m", "fp32", (2.0,), **{**reads, "kind": bench_limits.PRODUCTS}), row("m", "bf16", (), **reads)]
-    assert bench_limits.best(rows) == {"reads": 10.0, "fp32": 5.0}
-
-
-# --- the page ---------------------------------------------------------------------------------------------------------
-
-
-def test_the_page_agrees_with_the_measurements_beside_it() -> None:
-    text, files = PAGE.read_text(encoding="utf-8"), sorted(PAGE.parent.glob("bench*.json"))
-    told = "python tools/benchmark.py --table docs/bench*.json --page docs/performance.md"
-    assert text == bench_table.page(text, files), told if files else "take the figures out: docs/bench.json is missing"
-
-
-def test_a_page_has_the_tables_of_all_files(tmp_path: Path) -> None:
-    page, first, second = (tmp_path / name for name in ("page.md", "bench.json", "bench_gpu.json"))
-    page.write_text("# A page\n\n<!-- bench decode -->\nold\n<!-- /bench decode -->\n\nMore.\n")
-    first.write_text(json.dumps(content(row(times=(0.02, 0.03)))))
-    second.write_text(json.dumps(content(row(times=(0.001,)), device="cuda")))
-    assert benchmark.main(["--page", str(page), "--table", str(first), str(second)]) == 0
-    text = page.read_text()
-    assert "old" not in text and text.endswith("<!-- /bench decode -->\n\nMore.\n")
-    assert "`bench.json`: 2 cores of some processor (AVX2), 2 threads; torch 2.13; commit `abc`, 2026-11-21" in text
-    assert "| batch 1 | audiolm_kit | fp32 | 25 ms a frame | 20 to 30 |" in text
-    assert "`bench_gpu.json`" in text and "1 ms a frame" in text
-
-
-def test_a_page_without_an_end_and_a_file_of_something_else_are_refused(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    page, file = tmp_path / "page.md", tmp_path / "bench.json"
-    page.write_text("<!-- bench decode -->\n")
-    file.write_text("{}")
-    assert benchmark.main(["--page", str(page), "--table", str(file)]) == 2
-    assert "is no file of `make bench`" in capsys.readouterr().err
-    file.write_text(json.dumps(content(row())))
-    assert benchmark.main(["--page", str(page), "--table", str(file)]) == 2
-    assert "want a line <!-- /bench decode -->" in capsys.readouterr().err
-    assert page.read_text() == "<!-- bench decode -->\n"
 
 
 def test_the_help_names_every_section_and_says_how_long_all_takes(capsys: pytest.CaptureFixture[str]) -> None:

@@ -2,33 +2,19 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import shutil
-import sys
 from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
 
+import check_sounds as tool
+import make_sounds as maker
 import pytest
+import results
 import torch
 
 from audiolm_kit.audio import Sound, read, write
 
-TOOLS = Path(__file__).parents[2] / "tools"
-
-
-def load_tool(name: str) -> ModuleType:
-    """A tool as a module: tools/ is a folder of scripts, no package."""
-    spec = importlib.util.spec_from_file_location(name, TOOLS / f"{name}.py")
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module
-    spec.loader.exec_module(module)
-    return module
-
-
-tool, maker = load_tool("check_sounds"), load_tool("make_sounds")
 NUM_KINDS = len(maker.KINDS)
 
 
@@ -65,11 +51,21 @@ def check(known: tuple[Path, Path], tmp_path: Path) -> Callable[..., dict[str, b
             tool.main([str(tmp_path / "listen"), str(manifest), "-o", str(tmp_path / "checks.json")])
         except SystemExit as stopped:
             code = stopped.code
-        holds = {entry["name"]: entry["holds"] for entry in json.loads((tmp_path / "checks.json").read_text())}
+        written = json.loads((tmp_path / "checks.json").read_text())
+        holds = {entry["name"]: entry["holds"] for entry in written["checks"]}
         assert code == (0 if all(holds.values()) else 1)
         return holds
 
     return run
+
+
+def test_what_was_measured_is_a_table_of_results(check, tmp_path: Path) -> None:
+    check()
+    lines = results.render_file(tmp_path / "checks.json").splitlines()
+    assert lines[2] == "    make -C recipes/hello smoke"
+    found = "reconstructions that are nearest to their own recording"
+    assert f"| {found} | 100.0 % |  | {NUM_KINDS} | more than half |  | met |" in lines
+    assert sum(line.startswith("| wanted kind heard: ") for line in lines) == 4 and len(lines) == 12
 
 
 def test_good_sounds_pass_every_check(check) -> None:

@@ -2,34 +2,18 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
-import sys
 from pathlib import Path
-from types import ModuleType
 
+import join_recordings as tool
 import pytest
 import torch
 
 from audiolm_kit.audio import Sound, read, write
 from audiolm_kit.data.manifest import Row, read_manifest, write_manifest
 
-TOOL = Path(__file__).parents[2] / "tools" / "join_recordings.py"
 RATE = 8000
 LENGTH = 800
-
-
-def load_tool() -> ModuleType:
-    """The tool as a module: tools/ is a folder of scripts, no package."""
-    spec = importlib.util.spec_from_file_location("join_recordings", TOOL)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["join_recordings"] = module
-    spec.loader.exec_module(module)
-    return module
-
-
-tool = load_tool()
 
 
 def recording(caption: str, word: str | None = None, **columns: object) -> Row:

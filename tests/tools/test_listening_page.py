@@ -2,34 +2,23 @@
 
 from __future__ import annotations
 
-import importlib.util
+import io
 import json
-import sys
+import wave
+from base64 import b64decode
 from html.parser import HTMLParser
 from pathlib import Path
-from types import ModuleType
+from typing import Any
 
+import listening_page as tool
 import pytest
 import torch
+from listening_pictures import inks, mel_picture, png, waveform
 
-from audiolm_kit.audio import Sound, write
+from audiolm_kit.audio import Sound, loudness, read, write
 
-pytest.importorskip("matplotlib")
-TOOL = Path(__file__).parents[2] / "tools" / "listening_page.py"
+Image = pytest.importorskip("PIL.Image")
 VOID = {"meta", "img", "br", "link"}
-
-
-def load_tool() -> ModuleType:
-    """The tool as a module: tools/ is a folder of scripts, no package."""
-    spec = importlib.util.spec_from_file_location("listening_page", TOOL)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["listening_page"] = module
-    spec.loader.exec_module(module)
-    return module
-
-
-tool = load_tool()
 
 
 class Page(HTMLParser):
@@ -39,6 +28,7 @@ class Page(HTMLParser):
         super().__init__()
         self.folder, self.open, self.links, self.texts = path.parent, [], [], {}
         self.tags: list[str] = []
+        self.named: list[str] = []
         self.feed(path.read_text(encoding="utf-8"))
         self.close()
         assert self.open == []
@@ -46,11 +36,17 @@ class Page(HTMLParser):
     def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
         self.tags.append(tag)
         self.links += [value for name, value in attributes if name in ("src", "href")]
+        self.named += [value for name, value in attributes if name == "id"]
         if tag not in VOID:
             self.open.append((tag, dict(attributes).get("class")))
 
     def handle_endtag(self, tag: str) -> None:
         assert self.open.pop()[0] == tag
+
+    @property
+    def told(self) -> dict[str, Any]:
+        """What the page's scripts are given."""
+        return json.loads(next(text for text in self.texts["script"] if text.startswith("{")))
 
     def handle_data(self, data: str) -> None:
         if self.open and data.strip():
@@ -93,7 +89,7 @@ def test_every_link_is_relative_and_exists(items: Path, tmp_path: Path) -> None:
     page = make_page(items, tmp_path / "page")
     assert len(page.links) == 8
     assert all(not link.startswith(("/", "http")) and (page.folder / link).stat().st_size for link in page.links)
-    assert "script" not in page.tags and page.tags.count("audio") == page.tags.count("img") == 4
+    assert page.tags.count("audio") == page.tags.count("img") == 4
 
 
 def test_page_shows_its_sounds_after_it_was_moved(items: Path, tmp_path: Path) -> None:
@@ -111,14 +107,20 @@ def test_sounds_of_one_text_stand_together_in_the_order_of_their_roles(items: Pa
 
 
 def test_small_print_says_seed_and_sampling_of_the_sidecar(items: Path, tmp_path: Path) -> None:
-    captions = make_page(items, tmp_path / "page").texts["figcaption"]
-    assert captions[2] == "made · seed 7 · temperature 0.9 · top k 250 · guidance scale 3"
-    assert captions[0] == "real"
+    page = make_page(items, tmp_path / "page")
+    assert page.texts["named"] == ["real", "again", "made · seed 7", "other"]
+    assert page.texts["dt"] == ["temperature", "top k", "guidance scale"] and page.texts["dd"] == ["0.9", "250", "3"]
+
+
+def test_lists_in_the_sampling_are_told_in_short() -> None:
+    assert tool.in_short([0.0, [1.0, 2.5]]) == "0, 1, 2.5"
 
 
 def test_title_is_escaped(items: Path, tmp_path: Path) -> None:
-    page = make_page(items, tmp_path / "page", "--title", "<script>alert(1)</script>")
-    assert page.texts["h1"] == ["<script>alert(1)</script>"] and "script" not in page.tags
+    page = make_page(items, tmp_path / "page", "--title", "</script><script>alert(1)</script>")
+    assert page.texts["h1"] == ["</script><script>alert(1)</script>"]
+    assert page.tags.count("script") == 1 + len(tool.SCRIPTS)  # the data, and the page's own
+    assert page.told["title"] == "</script><script>alert(1)</script>"
 
 
 def test_a_folder_gives_every_sound_with_its_sub_folder_as_role(tmp_path: Path) -> None:
@@ -145,28 +147,131 @@ def test_relative_folder_is_found_from_where_the_tool_runs(tmp_path: Path, monke
     assert len(make_page(Path("in"), Path("page")).links) == 2
 
 
-def test_picture_has_low_pitches_at_the_bottom_and_time_to_the_right(tmp_path: Path) -> None:
-    from matplotlib.image import imread
+# --- what belongs together --------------------------------------------------------------------------------------------
 
+
+def test_sounds_without_text_belong_together_by_name_where_roles_share_one(tmp_path: Path) -> None:
+    for place in ("real/a.wav", "made/a.wav", "made/b.wav", "real/c.wav"):
+        chirp(tmp_path / "in" / place)
+    groups = tool.by_text(tool.read_items(tmp_path / "in"))
+    assert [(heading, [item.role for item in group]) for heading, group in groups] == [
+        ("a", ["real", "made"]),
+        ("", ["real", "made"]),
+    ]
+    page = make_page(tmp_path / "in", tmp_path / "page")
+    assert [(item["item"], len(item["sounds"])) for item in page.told["items"]] == [("a", 2), ("c", 1), ("b", 1)]
+
+
+def test_a_prompt_that_a_sidecar_names_stands_beside_what_follows_it(tmp_path: Path) -> None:
+    chirp(tmp_path / "prompts/voice.wav")
+    for name, prompt in (("1", "../prompts/voice.wav"), ("2", "../prompts/gone.wav")):
+        chirp(tmp_path / f"in/{name}.wav")
+        (tmp_path / f"in/{name}.json").write_text(json.dumps({"text": name, "prompt": prompt}))
+    groups = tool.by_text(tool.read_items(tmp_path / "in"))
+    assert [[(item.role, item.name) for item in group] for _, group in groups] == [
+        [("prompt", "voice"), ("sound", "1")],
+        [("sound", "2")],
+    ]
+
+
+def test_an_evaluation_can_link_to_the_generation_of_a_name(tmp_path: Path) -> None:
+    for role in ("real", "generated"):
+        chirp(tmp_path / "in" / role / "a b.wav")
+    page = make_page(tmp_path / "in", tmp_path / "page")
+    assert [name for name in page.named if name.startswith("sound-")] == ["sound-a_b"]
+    text = (tmp_path / "page/index.html").read_text()
+    assert text.index('id="sound-a_b"') > text.index(">real<")
+
+
+# --- what the tests are told ------------------------------------------------------------------------------------------
+
+
+def test_all_roles_but_the_prompt_are_judged_and_every_pair_is_compared(items: Path, tmp_path: Path) -> None:
+    told = make_page(items, tmp_path / "page").told
+    assert told["arms"] == ["real", "reconstruction", "generated"]
+    assert told["pairs"] == [["real", "reconstruction"], ["real", "generated"], ["reconstruction", "generated"]]
+    one = make_page(items, tmp_path / "page", "--against", "real").told
+    assert one["pairs"] == [["real", "reconstruction"], ["real", "generated"]]
+    two = make_page(items, tmp_path / "page", "--arms", "generated", "real").told
+    assert two["arms"] == ["real", "generated"] and two["pairs"] == [["real", "generated"]]
+
+
+def test_the_name_of_a_page_follows_its_sounds_and_questions_alone(items: Path, tmp_path: Path) -> None:
+    first = make_page(items, tmp_path / "page").told["page"]
+    assert make_page(items, tmp_path / "other", "--title", "another", "--embed").told["page"] == first
+    assert make_page(items, tmp_path / "page", "--ab_question", "Which is closer?").told["page"] != first
+    chirp(items.parent / "made.wav", rising=False)
+    assert make_page(items, tmp_path / "page").told["page"] != first
+
+
+def test_a_page_without_browse_names_no_role_but_in_its_data(items: Path, tmp_path: Path) -> None:
+    page = make_page(items, tmp_path / "page", "--modes", "ab", "mos")
+    assert page.links == [] and not (tmp_path / "page/pictures").exists()
+    sources = [sound["source"] for item in page.told["items"] for sound in item["sounds"]]
+    assert all((tmp_path / "page" / source).is_file() for source in sources)
+    assert not any(role in source for role in tool.ROLES for source in sources)
+
+
+def test_an_embedded_page_is_one_file_that_holds_the_very_sounds(items: Path, tmp_path: Path) -> None:
+    page = make_page(items, tmp_path / "page", "--embed")
+    assert [path.name for path in (tmp_path / "page").iterdir()] == ["index.html"]
+    sounds = [b64decode(link.split(",")[1]) for link in page.links if link.startswith("data:audio/wav;base64,")]
+    assert sounds[0] == (items.parent / "real.wav").read_bytes() and len(sounds) == 4
+
+
+def test_same_loudness_turns_down_to_the_quietest_of_an_item(tmp_path: Path) -> None:
+    for role, gain in (("real", 1.0), ("made", 0.25), ("silent", 0.0)):
+        sound = read(chirp(tmp_path / "chirp.wav"))
+        write(tmp_path / "in" / role / "a.wav", Sound(sound.samples * gain, sound.sample_rate))
+    make_page(tmp_path / "in", tmp_path / "page", "--same_loudness")
+    levels = {path.name.split("-")[1]: loudness(read(path)) for path in (tmp_path / "page/sounds").iterdir()}
+    assert levels["real"] == pytest.approx(levels["made"], abs=0.05) and levels["silent"] < -70
+    with wave.open(str(next((tmp_path / "page/sounds").glob("*real*")))) as file:
+        assert file.getnframes() == 8000
+
+
+def test_picture_has_low_pitches_at_the_bottom_and_time_to_the_right(tmp_path: Path) -> None:
     tool.draw(Sound(read_chirp(tmp_path), 16000), tmp_path / "chirp.png")
-    picture = imread(tmp_path / "chirp.png")[..., :3].sum(-1)
-    height, width = picture.shape
+    picture = torch.tensor(list(Image.open(tmp_path / "chirp.png").convert("L").tobytes()))
+    width, height = Image.open(tmp_path / "chirp.png").size
+    picture = picture.view(height, width)
     first, last = picture[:, width // 8].argmax(), picture[:, -width // 8].argmax()
-    assert height > 150 and width > 300
+    assert height == 96 and width > 300
     assert first > 0.6 * height and last < 0.5 * height
 
 
-def read_chirp(folder: Path) -> torch.Tensor:
-    from audiolm_kit.audio import read
+def test_png_gives_back_its_pixels_in_its_colours() -> None:
+    pixels = torch.arange(12, dtype=torch.uint8).view(3, 4) * 20
+    picture = Image.open(io.BytesIO(png(pixels, inks()))).convert("RGB")
+    assert picture.size == (4, 3)
+    assert [picture.getpixel((x, y)) for y in range(3) for x in range(4)] == [
+        tuple(inks()[int(level)].tolist()) for level in pixels.flatten()
+    ]
 
+
+def points(path: str) -> list[tuple[float, float]]:
+    return [tuple(map(float, point.split(","))) for point in path.strip("MZ").split()]
+
+
+def test_waveform_reaches_the_edge_at_the_peak_and_is_a_thin_line_in_silence() -> None:
+    samples = torch.zeros(1, 2400)
+    samples[0, 600], samples[0, 1800] = 0.5, -0.25
+    drawn = points(waveform(Sound(samples, 16000), 0.5))
+    assert len(drawn) == 480 and min(y for _, y in drawn) == 1 and max(y for _, y in drawn) == 74.5
+    assert drawn[0] == (0, 49.5) and drawn[-1] == (0, 50.5)
+    assert [x for x, _ in drawn[:240]] == sorted(x for x, _ in drawn[:240]) and drawn[239][0] == 240
+
+
+def read_chirp(folder: Path) -> torch.Tensor:
     return read(chirp(folder / "chirp.wav")).samples
 
 
 @pytest.mark.parametrize("num_samples", [1, 100, 5000])
 @pytest.mark.parametrize("level", [0.0, 0.5])
 def test_short_and_silent_sounds_can_be_drawn(tmp_path: Path, num_samples: int, level: float) -> None:
-    tool.draw(Sound(torch.full((2, num_samples), level), 44100), tmp_path / "picture.png")
-    assert (tmp_path / "picture.png").stat().st_size > 100
+    sound = Sound(torch.full((2, num_samples), level), 44100)
+    assert Image.open(io.BytesIO(mel_picture(sound))).size[1] == 96
+    assert all(0 <= x <= 240 and 0 <= y <= 100 for x, y in points(waveform(sound, level)))
 
 
 def test_page_path_is_printed_last(items: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -191,3 +296,21 @@ def test_bad_lists_end_with_one_line_and_no_page(items: Path, tmp_path: Path, ca
     error = capsys.readouterr().err
     assert stopped.value.code == 2 and error.count("\n") == 1 and said in error
     assert not (tmp_path / "page/index.html").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--arms", "real", "made"], "no sound has the role 'made'; there are real, reconstruction, generated"),
+        (["--against", "base"], "no sound has the role 'base'"),
+        (["--arms", "real", "--against", "generated"], "add it there"),
+        (["--modes", "ab", "--arms", "real"], "nothing to compare"),
+        (["--trials", "-1"], "--trials is -1"),
+    ],
+)
+def test_bad_options_end_with_one_line_and_no_page(items: Path, tmp_path: Path, capsys, options, said: str) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        make_page(items, tmp_path / "page", *options)
+    error = capsys.readouterr().err
+    assert stopped.value.code == 2 and error.count("\n") == 1 and said in error
+    assert not (tmp_path / "page").exists()

@@ -2,32 +2,16 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sys
 from pathlib import Path
-from types import ModuleType
 
+import make_sounds as tool
 import numpy as np
 import pytest
 
 from audiolm_kit import audio
 from audiolm_kit.data.manifest import read_manifest
 
-TOOL = Path(__file__).parents[2] / "tools" / "make_sounds.py"
 NUM_KINDS = 13
-
-
-def load_tool() -> ModuleType:
-    """The tool as a module: tools/ is a folder of scripts, no package."""
-    spec = importlib.util.spec_from_file_location("make_sounds", TOOL)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["make_sounds"] = module
-    spec.loader.exec_module(module)
-    return module
-
-
-tool = load_tool()
 
 
 @pytest.fixture(scope="module")

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import math
-import sys
 from pathlib import Path
-from types import ModuleType
 
+import pick_layer as tool
 import pytest
 import torch
 
@@ -18,24 +16,10 @@ from audiolm_kit.data.manifest import Row, read_manifest, write_manifest
 from audiolm_kit.evaluation.abx import AbxScore, Counts, Interval, Intervals, Tables
 from audiolm_kit.semantic.masked import MaskedConfig, MaskedModel
 
-TOOL = Path(__file__).parents[2] / "tools" / "pick_layer.py"
 RATE = 8000
 SECONDS = 0.2
 WORDS = {"low": (300.0, 300.0), "high": (1500.0, 1500.0), "rising": (300.0, 1500.0)}
 VOICES = {"ann": 1.0, "bob": 1.15}
-
-
-def load_tool() -> ModuleType:
-    """The tool as a module: tools/ is a folder of scripts, no package."""
-    spec = importlib.util.spec_from_file_location("pick_layer", TOOL)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["pick_layer"] = module
-    spec.loader.exec_module(module)
-    return module
-
-
-tool = load_tool()
 
 
 def tone(word: str, voice: str, take: int) -> Sound:

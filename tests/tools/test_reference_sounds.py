@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
-import sys
 from pathlib import Path
-from types import ModuleType
 
 import pytest
+import reference_sounds as tool
 import torch
 
 from audiolm_kit import checkpoint
@@ -17,21 +15,6 @@ from audiolm_kit.codec.convnext import ConvNeXtConfig
 from audiolm_kit.codec.model import CodecConfig, NeuralCodec
 from audiolm_kit.codec.rvq import QuantizerConfig
 from audiolm_kit.data.manifest import Row, write_manifest
-
-TOOL = Path(__file__).parents[2] / "tools" / "reference_sounds.py"
-
-
-def load_tool() -> ModuleType:
-    """The tool as a module: tools/ is a folder of scripts, no package."""
-    spec = importlib.util.spec_from_file_location("reference_sounds", TOOL)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["reference_sounds"] = module
-    spec.loader.exec_module(module)
-    return module
-
-
-tool = load_tool()
 
 
 @pytest.fixture

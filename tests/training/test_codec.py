@@ -16,6 +16,7 @@ import pytest
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import Callback, ModelCheckpoint
+from small_runs import Learned, make_trainer
 from torch import Tensor
 
 import audiolm_kit
@@ -45,20 +46,6 @@ JUDGE = DiscriminatorConfig(filters=2, fft_sizes=(64,), dilations=(1,), kernel=(
 ADVERSARIAL = {"quantize_from": 1, "adversarial_from": 2}
 
 
-class Learned(Callback):
-    """What every step logged, exactly."""
-
-    def __init__(self) -> None:
-        self.steps: list[dict[str, float]] = []
-
-    def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
-        logged = {name: float(value) for name, value in trainer.callback_metrics.items() if name.startswith("train/")}
-        self.steps.append(logged)
-
-    def values(self, name: str) -> list[float]:
-        return [step[name] for step in self.steps]
-
-
 @pytest.fixture(scope="module")
 def manifest(tmp_path_factory: pytest.TempPathFactory) -> str:
     """Six tones of half a second, one of them for validation."""
@@ -83,12 +70,6 @@ def make_task(codec: CodecConfig = CODEC, **options: Any) -> CodecTask:
         "optimizer": lambda parameters: torch.optim.AdamW(parameters, lr=3e-3),
     }
     return CodecTask(codec, replace(JUDGE, channels=codec.channels), **{**plain, **options})
-
-
-def make_trainer(root: Path, steps: int, *callbacks: Callback, **options: Any) -> pl.Trainer:
-    quiet = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False, "accelerator": "cpu"}
-    quiet["enable_checkpointing"] = any(isinstance(each, ModelCheckpoint) for each in callbacks)
-    return pl.Trainer(max_steps=steps, default_root_dir=root, callbacks=list(callbacks), **{**quiet, **options})
 
 
 def weights_of(module: torch.nn.Module) -> dict[str, Tensor]:

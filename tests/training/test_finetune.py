@@ -14,13 +14,12 @@ import pytorch_lightning as pl
 import torch
 import yaml
 from pytorch_lightning.callbacks import Callback, EMAWeightAveraging, ModelCheckpoint
+from small_runs import CAPTIONS, QUIET, Losses, a_codec, make_trainer
 from torch import Tensor
 
 import audiolm_kit
 from audiolm_kit import checkpoint, provenance, text
-from audiolm_kit.codec.convnext import ConvNeXtConfig
-from audiolm_kit.codec.model import CodecConfig, NeuralCodec
-from audiolm_kit.codec.rvq import QuantizerConfig
+from audiolm_kit.codec.model import NeuralCodec
 from audiolm_kit.conditioning import TextConditioner, TextConfig
 from audiolm_kit.data.modules import TokenData
 from audiolm_kit.data.shards import TokenFormat, TokenRow, write_shards
@@ -33,31 +32,9 @@ from audiolm_kit.training.finetune import FineTuneTask
 from audiolm_kit.training.lm import LMTask
 from audiolm_kit.transformer import TransformerConfig
 
-pytestmark = [
-    pytest.mark.filterwarnings("ignore:.*captions make.*"),  # four captions are few
-    pytest.mark.filterwarnings("ignore::UserWarning:pytorch_lightning.*"),
-    pytest.mark.filterwarnings("ignore:.*LeafSpec.*"),
-]
+pytestmark = QUIET
 
-CODEC = CodecConfig(
-    sample_rate=1600,
-    convnext=ConvNeXtConfig(dim=4, width=8, encoder_layers=1, decoder_layers=1, hop=16, fft_size=32, frames_per_code=1),
-    quantizer=QuantizerConfig(num_codebooks=2, codebook_size=16, dim=4),
-)
-CAPTIONS = ("a bell rings", "rain on a roof", "a siren far away", "two clicks")
 LORA = LoRAConfig(rank=4, alpha=8.0, dropout=0.1, targets=("attention", "cross_attention", "heads"), whole=("norms",))
-
-
-class Losses(Callback):
-    """The loss of every training batch, exactly."""
-
-    def __init__(self) -> None:
-        self.values: list[float] = []
-
-    def on_train_batch_end(
-        self, trainer: pl.Trainer, task: pl.LightningModule, outputs: dict[str, Tensor], *_: object
-    ) -> None:
-        self.values.append(outputs["loss"].item())
 
 
 @pytest.fixture(scope="module")
@@ -65,7 +42,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A ``base`` that has learned to count upwards, and shards of codes that count downwards: ``down``, ``valid``."""
     path = tmp_path_factory.mktemp("finetune")
     torch.manual_seed(0)
-    codec = NeuralCodec(CODEC)
+    codec = NeuralCodec(a_codec())
     token_format = TokenFormat(checkpoint.fingerprint(codec), 2, 16, codec.frame_rate, codec.sample_rate)
     up, down = ([TokenRow(counting(n, way), CAPTIONS[n % 4]) for n in range(8)] for way in (1, -1))
     write_shards(path / "up", up, token_format)
@@ -97,12 +74,6 @@ def make_task(folder: Path, lora: LoRAConfig = LORA, **options: object) -> FineT
 
 def make_data(folder: Path, tokens: str = "down", **options: object) -> TokenData:
     return TokenData(str(folder / tokens), **{"frames": 10, "batch_size": 4, **options})
-
-
-def make_trainer(root: Path, steps: int, *callbacks: Callback, **options: object) -> pl.Trainer:
-    quiet = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False, "accelerator": "cpu"}
-    quiet["enable_checkpointing"] = any(isinstance(each, ModelCheckpoint) for each in callbacks)
-    return pl.Trainer(max_steps=steps, default_root_dir=root, callbacks=list(callbacks), **{**quiet, **options})
 
 
 def valid_loss(folder: Path, model: Path, root: Path) -> float:

@@ -12,12 +12,11 @@ import pytest
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import Callback, EMAWeightAveraging, ModelCheckpoint
+from small_runs import CAPTIONS, QUIET, Losses, a_codec, make_trainer
 from torch import Tensor
 
 from audiolm_kit import checkpoint, conditioning
-from audiolm_kit.codec.convnext import ConvNeXtConfig
-from audiolm_kit.codec.model import CodecConfig, NeuralCodec
-from audiolm_kit.codec.rvq import QuantizerConfig
+from audiolm_kit.codec.model import NeuralCodec
 from audiolm_kit.conditioning import TextConfig
 from audiolm_kit.data.modules import TokenBatch, TokenData, TokenSource
 from audiolm_kit.data.shards import TokenFormat, TokenRow, write_shards
@@ -30,36 +29,14 @@ from audiolm_kit.training.optim import WarmupCosine
 from audiolm_kit.training.throughput import Throughput
 from audiolm_kit.transformer import TransformerConfig
 
-pytestmark = [
-    pytest.mark.filterwarnings("ignore:.*captions make.*"),  # four captions are few
-    pytest.mark.filterwarnings("ignore::UserWarning:pytorch_lightning.*"),
-    pytest.mark.filterwarnings("ignore:.*LeafSpec.*"),
-]
+pytestmark = QUIET
 
-CODEC = CodecConfig(
-    sample_rate=1600,
-    convnext=ConvNeXtConfig(dim=4, width=8, encoder_layers=1, decoder_layers=1, hop=16, fft_size=32, frames_per_code=1),
-    quantizer=QuantizerConfig(num_codebooks=2, codebook_size=16, dim=4),
-)
 LM = LMConfig(
     num_codebooks=2,
     codebook_size=16,
     transformer=TransformerConfig(dim=32, heads=2, layers=1, dropout=0.1, cross_attention=True),
     text=TextConfig(kind="small", dim=16, layers=1, heads=2, pieces=60),
 )
-CAPTIONS = ("a bell rings", "rain on a roof", "a siren far away", "two clicks")
-
-
-class Losses(Callback):
-    """The loss of every training batch, exactly."""
-
-    def __init__(self) -> None:
-        self.values: list[float] = []
-
-    def on_train_batch_end(
-        self, trainer: pl.Trainer, task: pl.LightningModule, outputs: dict[str, Tensor], *_: object
-    ) -> None:
-        self.values.append(outputs["loss"].item())
 
 
 class Weights(Callback):
@@ -94,7 +71,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A codec and shards of its codes: ``codec``, ``tokens``, ``valid``."""
     path = tmp_path_factory.mktemp("lm")
     torch.manual_seed(0)
-    codec = NeuralCodec(CODEC)
+    codec = NeuralCodec(a_codec())
     checkpoint.save(codec, path / "codec")
     token_format = TokenFormat(checkpoint.fingerprint(codec), 2, 16, codec.frame_rate, codec.sample_rate)
     rows = [TokenRow(torch.randint(0, 16, (2, 6 + number)), CAPTIONS[number % 4]) for number in range(8)]
@@ -112,12 +89,6 @@ def make_task(folder: Path, lm: LMConfig = LM, **options: object) -> LMTask:
 
 def make_data(folder: Path, tokens: str = "tokens", **options: object) -> TokenData:
     return TokenData(str(folder / tokens), **{"frames": 10, "batch_size": 4, **options})
-
-
-def make_trainer(root: Path, steps: int, *callbacks: Callback, **options: object) -> pl.Trainer:
-    quiet = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False, "accelerator": "cpu"}
-    quiet["enable_checkpointing"] = any(isinstance(each, ModelCheckpoint) for each in callbacks)
-    return pl.Trainer(max_steps=steps, default_root_dir=root, callbacks=list(callbacks), **{**quiet, **options})
 
 
 @pytest.mark.parametrize("pattern", ["parallel", "delay", "flatten"])

@@ -11,12 +11,11 @@ from typing import Any
 import pytest
 import torch
 import yaml
+from small_runs import CAPTIONS, a_codec
 
 import audiolm_kit
 from audiolm_kit import checkpoint
-from audiolm_kit.codec.convnext import ConvNeXtConfig
-from audiolm_kit.codec.model import CodecConfig, NeuralCodec
-from audiolm_kit.codec.rvq import QuantizerConfig
+from audiolm_kit.codec.model import NeuralCodec
 from audiolm_kit.data.shards import TokenFormat, TokenRow, write_shards
 from audiolm_kit.lm.model import StreamLM
 
@@ -64,17 +63,14 @@ RECIPE: dict[str, Any] = {
         ],
     },
 }
-CAPTIONS = ("a bell rings", "rain on a roof", "a siren far away", "two clicks")
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The recipe, a codec and shards of its codes."""
     path = tmp_path_factory.mktemp("ranks")
-    body = ConvNeXtConfig(dim=4, width=8, encoder_layers=1, decoder_layers=1, hop=16, fft_size=32, frames_per_code=1)
-    quantizer = QuantizerConfig(num_codebooks=2, codebook_size=16, dim=4)
     torch.manual_seed(0)
-    codec = NeuralCodec(CodecConfig(sample_rate=1600, convnext=body, quantizer=quantizer))
+    codec = NeuralCodec(a_codec())
     checkpoint.save(codec, path / "codec")
     token_format = TokenFormat(checkpoint.fingerprint(codec), 2, 16, codec.frame_rate, codec.sample_rate)
     rows = [TokenRow(torch.randint(0, 16, (2, 6 + number)), CAPTIONS[number % 4]) for number in range(8)]

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.callbacks import Callback, ModelCheckpoint
+from pytorch_lightning.callbacks import ModelCheckpoint
+from small_runs import Learned, make_trainer
 
 from audiolm_kit import audio, checkpoint
 from audiolm_kit.data.manifest import Row, write_manifest
@@ -21,17 +22,6 @@ from audiolm_kit.training.semantic import MaskedTask
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:pytorch_lightning.*")
 
 MASKED = MaskedConfig(sample_rate=1600, hop=32, num_mels=16, dim=16, heads=2, layers=2, codebook_size=8, class_dim=8)
-
-
-class Learned(Callback):
-    """What every step logged, exactly."""
-
-    def __init__(self) -> None:
-        self.steps: list[dict[str, float]] = []
-
-    def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
-        logged = {name: float(value) for name, value in trainer.callback_metrics.items() if name.startswith("train/")}
-        self.steps.append(logged)
 
 
 @pytest.fixture(scope="module")
@@ -63,12 +53,6 @@ def make_task(targets: str, masked: MaskedConfig = MASKED, **options: Any) -> Ma
     pl.seed_everything(1, verbose=False)
     optimizer = {"optimizer": lambda parameters: torch.optim.AdamW(parameters, lr=3e-3)}
     return MaskedTask(masked, targets, **{"span": 3, **optimizer, **options})
-
-
-def make_trainer(root: Path, steps: int, *callbacks: Callback, **options: Any) -> pl.Trainer:
-    quiet = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False, "accelerator": "cpu"}
-    quiet["enable_checkpointing"] = any(isinstance(each, ModelCheckpoint) for each in callbacks)
-    return pl.Trainer(max_steps=steps, default_root_dir=root, callbacks=list(callbacks), **{**quiet, **options})
 
 
 def test_two_steps_train_every_weight_and_no_target(manifest: str, targets: str, tmp_path: Path) -> None:

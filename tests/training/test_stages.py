@@ -9,13 +9,12 @@ from pathlib import Path
 import pytest
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.callbacks import Callback, ModelCheckpoint
+from pytorch_lightning.callbacks import ModelCheckpoint
+from small_runs import CAPTIONS, QUIET, Losses, a_codec, make_trainer
 from torch import Tensor
 
 from audiolm_kit import checkpoint
-from audiolm_kit.codec.convnext import ConvNeXtConfig
-from audiolm_kit.codec.model import CodecConfig, NeuralCodec
-from audiolm_kit.codec.rvq import QuantizerConfig
+from audiolm_kit.codec.model import NeuralCodec
 from audiolm_kit.conditioning import TextConfig
 from audiolm_kit.data.modules import TokenData
 from audiolm_kit.data.shards import TokenFormat, TokenRow, write_shards
@@ -30,17 +29,9 @@ from audiolm_kit.training.lm import LMTask
 from audiolm_kit.training.optim import WarmupCosine
 from audiolm_kit.transformer import TransformerConfig
 
-pytestmark = [
-    pytest.mark.filterwarnings("ignore:.*captions make.*"),  # four captions are few
-    pytest.mark.filterwarnings("ignore::UserWarning:pytorch_lightning.*"),
-    pytest.mark.filterwarnings("ignore:.*LeafSpec.*"),
-]
+pytestmark = QUIET
 
-CODEC = CodecConfig(
-    sample_rate=1600,
-    convnext=ConvNeXtConfig(dim=4, width=8, encoder_layers=1, decoder_layers=1, hop=16, fft_size=32, frames_per_code=1),
-    quantizer=QuantizerConfig(num_codebooks=4, codebook_size=16, dim=4),
-)
+CODEC = a_codec(4)
 FEATURES = FeatureConfig("mel", sample_rate=1600, hop=32, num_mels=5)
 SMALL = TransformerConfig(dim=16, heads=2, layers=1, dropout=0.1)
 MODELS = {
@@ -63,18 +54,6 @@ PARTS = {
 }
 
 
-class Losses(Callback):
-    """The loss of every training batch, exactly."""
-
-    def __init__(self) -> None:
-        self.values: list[float] = []
-
-    def on_train_batch_end(
-        self, trainer: pl.Trainer, task: pl.LightningModule, outputs: dict[str, Tensor], *_: object
-    ) -> None:
-        self.values.append(outputs["loss"].item())
-
-
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Tokenizers ``semantic`` and ``codec``, and shards of both: ``semantic_tokens``, ``codec_tokens``."""
@@ -95,8 +74,7 @@ def save_shards(folder: Path, tokenizer: AudioTokenizer, fingerprint: str) -> No
     draw = torch.Generator().manual_seed(0)
     seconds = [0.1 + 0.02 * n for n in range(12)]
     codes = [torch.randint(shape[1], (shape[0], round(each * about.frame_rate)), generator=draw) for each in seconds]
-    texts = ("a bell rings", "rain on a roof", "a siren far away", "two clicks")
-    write_shards(folder, [TokenRow(each, texts[n % 4], f"{n}.wav") for n, each in enumerate(codes)], about)
+    write_shards(folder, [TokenRow(each, CAPTIONS[n % 4], f"{n}.wav") for n, each in enumerate(codes)], about)
 
 
 def make_task(folder: Path, stage: str, **options: object) -> LMTask:
@@ -119,12 +97,6 @@ def validated(data: StageData) -> StageData:
     """The same, validated on what it learns."""
     data.valid_shards, data.valid_prefix_shards = data.shards, data.prefix_shards
     return data
-
-
-def make_trainer(root: Path, steps: int, *callbacks: Callback, **options: object) -> pl.Trainer:
-    quiet = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False, "accelerator": "cpu"}
-    quiet["enable_checkpointing"] = any(isinstance(each, ModelCheckpoint) for each in callbacks)
-    return pl.Trainer(max_steps=steps, default_root_dir=root, callbacks=list(callbacks), **{**quiet, **options})
 
 
 @pytest.mark.parametrize("stage", ["semantic", "coarse", "fine", "acoustic"])

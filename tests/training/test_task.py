@@ -11,6 +11,7 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import Callback, ModelCheckpoint
 from pytorch_lightning.strategies import FSDPStrategy
+from small_runs import make_trainer
 from torch import Tensor
 
 from audiolm_kit.checkpoint import write_json
@@ -54,14 +55,6 @@ class Stop(Callback):
     def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
         if trainer.global_step == self.after:
             raise self.error
-
-
-def make_trainer(root: Path, steps: int, *callbacks: Callback) -> pl.Trainer:
-    quiet = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False, "accelerator": "cpu"}
-    saving = any(isinstance(each, ModelCheckpoint) for each in callbacks)
-    return pl.Trainer(
-        max_steps=steps, default_root_dir=root, callbacks=list(callbacks), enable_checkpointing=saving, **quiet
-    )
 
 
 def test_what_a_step_draws_depends_on_seed_and_step_alone(tmp_path: Path) -> None:
