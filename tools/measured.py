@@ -12,6 +12,8 @@ import os
 import platform
 import subprocess
 import sys
+from collections.abc import Sequence
+from fnmatch import fnmatch
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -106,14 +108,14 @@ def row(what: str, scored: Entry, percent: bool = True) -> Entry:
 # --- record -----------------------------------------------------------------------------------------------------------
 
 
-def record(command: str, times: Path | None = None) -> Entry:
-    """How figures came about: command, commit, day, hardware and the seconds of each stage."""
+def record(command: str, times: Path | None = None, stages: Sequence[str] = ("*",)) -> Entry:
+    """How figures came about: command, commit, day, hardware and the seconds of each stage that they rest on."""
     return {
         "command": command,
         "commit": commit(),
         "date": datetime.datetime.now(datetime.timezone.utc).date().isoformat(),
         "hardware": hardware(),
-        **stage_times(times),
+        **stage_times(times, stages),
     }
 
 
@@ -149,9 +151,14 @@ def hardware() -> Entry:
     return {"cpu": names[0] if names else platform.processor() or platform.machine(), "cores": cores}
 
 
-def stage_times(folder: Path | None) -> Entry:
-    """Seconds of each stage, from the Makefile's files: a try says that it begins and, unless killed, its seconds."""
+def stage_times(folder: Path | None, stages: Sequence[str] = ("*",)) -> Entry:
+    """Seconds of each stage, from the Makefile's files: a try says that it begins and, unless killed, its seconds.
+
+    Args:
+        stages: patterns of the names of those that count.
+    """
     files = sorted(folder.iterdir(), key=lambda file: file.stat().st_mtime) if folder and folder.is_dir() else []
+    files = [file for file in files if any(fnmatch(file.name, pattern) for pattern in stages)]
     tries = {file.name: file.read_text(encoding="utf-8").split() for file in files}
     seconds = {stage: [int(each) for each in lines if each != "begun"] for stage, lines in tries.items()}
     killed = {stage: lines.count("begun") - len(seconds[stage]) for stage, lines in tries.items()}

@@ -121,12 +121,13 @@ def count(experiments: Experiments) -> None:
     parser.add_argument("--sounds", type=Path, required=True, help="folder of the experiments' sounds")
     parser.add_argument("-o", "--output", type=Path, required=True, help="JSON file to write")
     parser.add_argument("--times", type=Path, help="folder with the seconds of each stage")
+    parser.add_argument("--stages", nargs="+", default=["*"], help="patterns of those that the figures rest on")
     parser.add_argument("--command", default="", help="how the recipe was run, for the record")
     given = parser.parse_args()
     try:
         rows = experiments[given.experiment](open_judges(given.judges), given.sounds)
     except (ValueError, OSError) as error:
         sys.exit(f"{parser.prog}: {error}")
-    write_json(given.output, {"about": record(given.command, given.times), "table": rows})
+    write_json(given.output, {"about": record(given.command, given.times, given.stages), "table": rows})
     rules = [each["rule"]["passed"] for each in rows if "rule" in each]
     print(f"{given.output}: {sum(rules)} of {len(rules)} rules are met")

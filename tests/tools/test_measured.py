@@ -58,6 +58,13 @@ def test_stage_times_add_up_tries_and_count_the_killed(tmp_path: Path) -> None:
     assert measured.stage_times(None)["hours"] is None
 
 
+def test_only_the_stages_that_figures_rest_on_count(tmp_path: Path) -> None:
+    for stage in ("codec", "lm-guided-0", "lm-guided-1", "lm-flatten-0"):
+        (tmp_path / stage).write_text("begun\n360\n")
+    found = measured.stage_times(tmp_path, ["codec", "lm-guided-*"])
+    assert sorted(found["seconds"]) == ["codec", "lm-guided-0", "lm-guided-1"] and found["hours"] == 0.3
+
+
 def test_a_folder_without_judges_is_named(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"judges\.py: give a folder with a judges\.py"):
         measured.open_judges(tmp_path)
