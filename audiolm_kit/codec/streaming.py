@@ -92,7 +92,7 @@ class StreamingDecoder(_Stream):
     what came before them, up to a second. So codes that come 1.5 times as fast as they are heard keep a listener
     supplied, and the whole needs the memory of about a second.
 
-    Usage::
+    Usage:
 
         decoder = StreamingDecoder(codec)
         for frame in steps:                     # [B, K] each
@@ -158,7 +158,7 @@ class StreamingEncoder(_Stream):
     ``look_ahead`` samples and by those that do not fill a piece yet. Besides, a network that mirrors the beginning of
     a sound must know some of it before its first code (see `SEANetConfig.pad_mode`). Memory is that of a piece.
 
-    Usage::
+    Usage:
 
         encoder = StreamingEncoder(codec)
         for samples in microphone:              # [B, C, n] each, of any n

@@ -46,7 +46,7 @@ KIND = "AudioGen"
 class AudioGen:
     """Text to sound as in Kreuk et al. 2022 (AudioGen) and, with a delay pattern, as in its released models.
 
-    Usage::
+    Usage:
 
         model = AudioGen.load("build/hello/lm")
         [sound] = model.generate(["a high bell rings"], seconds=2, seed=1)

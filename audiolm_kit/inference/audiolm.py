@@ -35,7 +35,7 @@ KIND = "AudioLM"
 class AudioLM:
     """Language modelling of sound as in Borsos et al. 2022 (arXiv:2209.03143).
 
-    Usage::
+    Usage:
 
         model = AudioLM.assemble(["runs/semantic", "runs/coarse", "runs/fine"])
         model.save("build/audiolm")
