@@ -34,7 +34,7 @@ demo: $(INSTALLED) ## From made-up sounds to a trained model and a page to liste
 	@$(MAKE) --no-print-directory -C recipes/hello demo
 
 test: $(INSTALLED) ## Run the quick tests
-	"$(BIN)/python" -m pytest
+	"$(BIN)/python" -m pytest -n auto --dist loadfile
 
 test-slow: $(INSTALLED) ## Run the slow tests
 	"$(BIN)/python" -m pytest -m slow
