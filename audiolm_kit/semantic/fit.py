@@ -52,8 +52,10 @@ def features_from(
         if layer is not None:
             raise ValueError(f"layer is {layer}, but {name} has no layers: leave it out")
         rates = SAMPLE_RATE if sample_rate is None else sample_rate, FRAME_RATE if frame_rate is None else frame_rate
-        shaped = {"dynamic_range_db": dynamic_range_db, "standardised": standardised, "context": context}
-        return FrameFeatures(replace(_plain(name, *rates), **shaped))
+        plain = _plain(name, *rates)
+        return FrameFeatures(
+            replace(plain, dynamic_range_db=dynamic_range_db, standardised=standardised, context=context)
+        )
     if standardised or context or dynamic_range_db:
         raise ValueError(f"{name} is a model, whose frames stay as they are: leave standardised and such out")
     if layer is None:
