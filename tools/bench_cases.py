@@ -146,12 +146,24 @@ class Row:
         return cls(**{**content, "least": None if least is None else Least(*least)})
 
 
-def compared(group: Group, repeats: int, say: Callable[[str], None] = lambda line: None) -> list[Row]:
-    """Build all contenders, check and rehearse them, then run them in turn: A B C A B C ..."""
+def compared(
+    group: Group,
+    repeats: int,
+    say: Callable[[str], None] = lambda line: None,
+    left_out: Callable[[str], str] = lambda option: "",
+) -> list[Row]:
+    """Build all contenders, check and rehearse them, then run them in turn: A B C A B C ...
+
+    Args:
+        left_out: why an option is not measured here; empty where it is.
+    """
     rows: list[Row] = []
     runs: dict[int, Run] = {}
     for each in group.contenders:
         row = Row(group.section, group.kind, group.task, each.by, each.option, group.unit, group.work, [], each.least)
+        if missing := left_out(each.option):
+            rows.append(replace(row, missing=missing))
+            continue
         say(f"{group.section}: {group.task}: {each.by} {each.option}")
         row, run = _ready(row, each, group.rehearse)
         if run is not None:

@@ -21,6 +21,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, replace
+from functools import cache, partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -30,6 +31,8 @@ import bench_table
 import torch
 from bench_cases import ON_A_GPU, Group, Row, Sizes, compared
 from measured import commit, hardware, write_json
+
+from audiolm_kit.doctor.environment import emulates_bf16
 
 PACKAGES = ("torch", "transformers", "audiocraft", "encodec", "torchao")
 SECTIONS = {  # from the quickest to the longest
@@ -42,6 +45,10 @@ SECTIONS = {  # from the quickest to the longest
 """Where the groups of each are made; limits are measured whatever is asked for."""
 
 
+emulated = cache(emulates_bf16)
+"""Whether this processor has no bf16 arithmetic; it is timed, so it is asked once."""
+
+
 class Order(NamedTuple):
     """What the command line asks for."""
 
@@ -50,6 +57,14 @@ class Order(NamedTuple):
     threads: int
     output: Path
     tables: list[Path]
+    emulated: bool
+    """Whether bf16 is measured too where the processor only emulates it, many times slower than fp32."""
+
+    def left_out(self, option: str) -> str:
+        """Why an option is not measured on this machine; empty where it is."""
+        if "bf16" not in option or self.sizes.device != "cpu" or self.emulated or not emulated():
+            return ""
+        return "this processor only emulates bf16 (--emulated measures it)"
 
 
 def main(given: Sequence[str] | None = None) -> int:
@@ -71,8 +86,8 @@ def measure(order: Order) -> int:
         torch.set_num_threads(order.threads)
     begun = time.perf_counter()
     said = about(order)
-    limits = list(measured_rows(bench_limits.groups(order.sizes), order.sizes))
-    rows = [row for name in order.only for row in measured_rows(section(name, order.sizes), order.sizes)]
+    limits = list(measured_rows(bench_limits.groups(order.sizes), order))
+    rows = [row for name in order.only for row in measured_rows(section(name, order.sizes), order)]
     said["seconds"] = round(time.perf_counter() - begun, 1)
     found = {name: round(each, 1) for name, each in (bench_limits.best(limits) | sheet(order.sizes)).items()}
     content: dict[str, Any] = {"about": said, "limits": found, "rows": [asdict(row) for row in [*rows, *limits]]}
@@ -93,10 +108,11 @@ def section(name: str, sizes: Sizes) -> Iterator[Group]:
     return groups(sizes)
 
 
-def measured_rows(groups: Iterator[Group], sizes: Sizes) -> Iterator[Row]:
+def measured_rows(groups: Iterator[Group], order: Order) -> Iterator[Row]:
     """The rows of groups, one group after the other."""
     for group in groups:
-        yield from compared(group, sizes.repeats, lambda line: print(line, file=sys.stderr, flush=True))
+        say = partial(print, file=sys.stderr, flush=True)
+        yield from compared(group, order.sizes.repeats, say, order.left_out)
 
 
 def about(order: Order) -> dict[str, Any]:
@@ -159,6 +175,9 @@ def order_of(given: Sequence[str] | None = None) -> Order:
     parser.add_argument("--only", default=",".join(SECTIONS), help="sections, with commas (default: %(default)s)")
     parser.add_argument("--threads", type=int, default=0, help="of torch (default: as many as torch takes)")
     parser.add_argument("--table", type=Path, nargs="+", default=[], help="measure nothing: print the tables of these")
+    parser.add_argument(
+        "--emulated", action="store_true", help="measure bf16 where the processor only emulates it: hours"
+    )
     for name, value in asdict(Sizes()).items():
         on_gpu = f", {ON_A_GPU[name]} on a GPU" if name in ON_A_GPU else ""
         told = "cuda where there is one" if name == "device" else f"{value}{on_gpu}"
@@ -168,7 +187,7 @@ def order_of(given: Sequence[str] | None = None) -> Order:
     if unknown := [name for name in only if name not in SECTIONS]:
         raise ValueError(f"--only names {', '.join(unknown)}: give some of {', '.join(SECTIONS)}")
     sizes = sizes_of({name: options[name] for name in asdict(Sizes()) if options[name] is not None})
-    return Order(sizes, only, options["threads"], options["output"], options["table"])
+    return Order(sizes, only, options["threads"], options["output"], options["table"], options["emulated"])
 
 
 def sizes_of(chosen: dict[str, Any]) -> Sizes:

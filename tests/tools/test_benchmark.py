@@ -26,7 +26,7 @@ ROOT = Path(__file__).parents[2]
 SMALL = ["--dim", "16", "--heads", "2", "--layers", "2", "--codebook_size", "16", "--context", "3", "--text_dim", "8"]
 SMALL += ["--frames", "5", "--batch", "2", "--early", "3", "--late", "9", "--seconds", "0.3", "--filters", "4"]
 SMALL += ["--train_dim", "16", "--train_heads", "2", "--train_layers", "1", "--train_batch", "2", "--train_frames", "6"]
-SMALL += ["--buffer", "1", "--matrix", "32", "--repeats", "2", "--device", "cpu"]
+SMALL += ["--buffer", "1", "--matrix", "32", "--repeats", "2", "--device", "cpu", "--emulated"]
 
 
 @pytest.fixture(scope="module")
@@ -185,6 +185,21 @@ def test_contenders_take_turns_and_the_rehearsal_is_not_counted() -> None:
     assert ran == ["a", "b"] * 4
     assert (first.times, first.median, first.equal, first.note) == ([1.0, 5.0, 2.0], 2.0, True, "as ours")
     assert (second.times, second.least, second.equal) == ([3.0, 4.0, 50.0], (1.0, 2.0, "fp32"), None)
+
+
+def test_bf16_is_left_out_where_it_is_emulated_unless_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """There it takes minutes for a frame; whoever wants to wait says so."""
+    plain = [word for word in SMALL if word != "--emulated"]
+    for emulates in (True, False):
+        monkeypatch.setattr(benchmark, "emulated", lambda emulates=emulates: emulates)
+        told = [benchmark.order_of(plain).left_out(option) for option in ("fp32", "int8", "int8, bf16", "bf16")]
+        assert [bool(each) for each in told] == [False, False, emulates, emulates]
+        assert benchmark.order_of(SMALL).left_out("bf16") == ""
+    ran: list[str] = []
+    contenders = [Contender("a", "bf16", taking("a", ran)), Contender("b", "fp32", taking("b", ran, 9.0, 1.0))]
+    group = Group("decode", "kind", "task", "s", 1, contenders)
+    rows = bench_cases.compared(group, repeats=1, left_out=lambda option: "not here" if option == "bf16" else "")
+    assert [(row.by, row.times, row.missing) for row in rows] == [("a", [], "not here"), ("b", [1.0], "")]
 
 
 def test_what_is_not_there_is_said_and_the_others_go_on() -> None:
