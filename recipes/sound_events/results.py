@@ -7,6 +7,7 @@ runs in the judges' environment, after tools/judge_arms.py. Every interval draws
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -16,7 +17,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tools"))
 import numpy as np
 from guidance_table import guidance_table
 from measured import Entry, row, ruled, score, score_of_models
-from verdicts import Heard, arms, count, differences, heard, rights
+from verdicts import Heard, arms, count, differences, heard, plain, rights
 
 SHARE, LOSS = 0.85, 0.03
 """What is wanted of the best setting beside the codec, and how much mixing may cost."""
@@ -31,6 +32,41 @@ PROMPTED = {
 def guidance(judges: ModuleType, sounds: Path) -> list[Entry]:
     """Adherence, diversity and distance to real sounds under each scale, of the models without mixing."""
     return guidance_table(judges, sounds, "single", "event", SHARE)
+
+
+# --- codecs -----------------------------------------------------------------------------------------------------------
+
+SIZES = {
+    "base": "as codec.yaml has it",
+    "window-30": "windows of 30 ms instead of 40",
+    "frames-25": "25 frames a second instead of 50",
+    "dims-24": "24 principal components instead of 64",
+    "books-2": "2 codebooks instead of 4",
+    "books-8": "8 codebooks instead of 4",
+    "rounds-0": "no rounds of Griffin and Lim",
+    "unquantized": "its components as they are, without codebooks",
+}
+
+
+def codecs(judges: ModuleType, sounds: Path) -> list[Entry]:
+    """What codecs of other sizes let through, and what their codes say that could have been foreseen."""
+    folder = sounds / "codecs"
+    codes = json.loads((folder / "codes.json").read_text(encoding="utf-8"))
+    rows = [row("event heard: real `valid` recordings (ceiling)", score(heard(sounds / "recordings/real").right()))]
+    base = heard(folder / "base").right()
+    for name, what in SIZES.items():
+        if (folder / name / "verdicts.json").is_file():
+            own = heard(folder / name).right()
+            rows.append(row(f"event heard: {what}", score(own)))
+            if name != "base":
+                rows.append(row(f"less what codec.yaml lets through: {what}", score(own - base)))
+    for name, told in codes.items():
+        rate, bits = told["frame_rate"], told["bits"]
+        each = " + ".join(f"{book:.1f}" for book in bits)
+        rows.append(plain(f"bits a second: {SIZES.get(name, name)} ({rate:g} frames of {each})", rate * sum(bits)))
+    for place, share in enumerate(codes["base"]["again"], 1):
+        rows.append(row(f"codes that repeat the one before: codebook {place} of codec.yaml", {"value": share}))
+    return rows
 
 
 # --- mixing -----------------------------------------------------------------------------------------------------------
@@ -123,4 +159,4 @@ def class_rate(arm: Heard, class_of: str) -> np.ndarray:
 
 
 if __name__ == "__main__":
-    count({"guidance": guidance, "mixing": mixing, "prompts": prompts})
+    count({"codecs": codecs, "guidance": guidance, "mixing": mixing, "prompts": prompts})

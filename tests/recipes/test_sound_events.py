@@ -12,8 +12,11 @@ from types import ModuleType
 
 import torch
 
-from audiolm_kit import audio
+from audiolm_kit import NeuralCodec, audio
 from audiolm_kit.audio import Sound
+from audiolm_kit.codec.convnext import ConvNeXtConfig
+from audiolm_kit.codec.model import CodecConfig
+from audiolm_kit.codec.rvq import QuantizerConfig
 from audiolm_kit.data.manifest import Row, read_manifest, write_manifest
 
 RECIPE = Path(__file__).parents[2] / "recipes" / "sound_events"
@@ -30,6 +33,7 @@ def load(name: str) -> ModuleType:
 
 
 windows = load("windows")
+codecs = load("codecs")
 
 
 def recording(tmp_path: Path, loud: slice, seconds: float = 5.0) -> Row:
@@ -108,3 +112,44 @@ def test_the_halves_that_are_mixed_are_those_of_the_experiment() -> None:
     for number, half in enumerate(experiment.HALVES, 1):
         [line] = [line for line in makefile.splitlines() if line.startswith(f"HALF_{number} := ")]
         assert line.split(" := ")[1].split() == list(half)
+
+
+def test_what_cannot_be_foreseen_in_codes_is_counted_for_each_codebook() -> None:
+    still, turning = torch.zeros(9, dtype=torch.long), torch.arange(9) % 2
+    told = codecs.chance([torch.stack([still, turning]), torch.stack([still, 1 - turning])], 4)
+    assert told == {"bits": [0.0, 1.0], "again": [1.0, 0.0]}
+
+
+def test_between_two_recordings_no_code_repeats() -> None:
+    told = codecs.chance([torch.tensor([[0, 0]]), torch.tensor([[0, 1]])], 2)
+    assert told["again"] == [0.5]
+
+
+def test_past_the_codebooks_more_is_left_than_behind_them() -> None:
+    torch.manual_seed(0)
+    config = CodecConfig(
+        sample_rate=1000,
+        peak=0.9,
+        body="convnext",
+        convnext=ConvNeXtConfig(
+            dim=11,
+            width=8,
+            encoder_layers=1,
+            decoder_layers=1,
+            hop=10,
+            fft_size=20,
+            frames_per_code=1,
+            linear=True,
+            refine=8,
+        ),
+        quantizer=QuantizerConfig(num_codebooks=1, codebook_size=4, dim=11),
+    )
+    codec, sound = NeuralCodec(config).eval(), Sound(0.1 * torch.randn(1, 995), 1000)
+    codec.begin(0.1 * torch.randn(4, 1, 2000))
+
+    def away(other: Sound) -> float:
+        assert other.samples.shape == sound.samples.shape
+        ways = [codec.encoder.log_magnitudes(codec.body_input(codec.scaled(s.samples[None]))) for s in (sound, other)]
+        return float((ways[0] - ways[1]).abs().mean())
+
+    assert away(codecs.past_the_codebooks(codec, sound)) < 0.9 * away(codecs.there_and_back(codec, sound))
