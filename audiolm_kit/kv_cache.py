@@ -54,6 +54,7 @@ class KVCache:
         self.layers = list(layers)
         self.keys_values = [(layer.select(1, 0), layer.select(1, 1)) for layer in self.layers]
         self.length = 0
+        self.front = 0  # how many of the steps are a prefix, known from the start
         self.ready = False
         self.lead: Tensor | None = None  # [B], None where no row has any
         self.longest_lead = 0
@@ -106,7 +107,7 @@ class KVCache:
         """Some rows of a readied cache as a cache of its own: what is written there is written here."""
         part = KVCache([layer[begin:end] for layer in self.layers])
         part.ready, part.longest_lead, part.places = True, self.longest_lead, self.places
-        part.paths = self.paths
+        part.paths, part.front = self.paths, self.front
         if self.lead is not None:
             part.lead = self.lead[begin:end]
         if self.places.seen is not None:

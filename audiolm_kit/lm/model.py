@@ -17,6 +17,7 @@ from audiolm_kit.conditioning import Context, SmallTextEncoder, TextConfig, Text
 from audiolm_kit.kv_cache import KVCache
 from audiolm_kit.lm.losses import Cells, Told, cells_of, counted_of, entropies, state_loss, told
 from audiolm_kit.lm.pattern import Pattern, PatternName
+from audiolm_kit.positions import sinusoids
 from audiolm_kit.transformer import Transformer, TransformerConfig
 
 
@@ -27,10 +28,17 @@ class Prefix:
     num_codebooks: int = 0
     """0: no prefix."""
     codebook_size: int = 1024
+    frames_per_code: float = 0.0
+    """How many of the model's own frames a frame of the prefix lasts (in the mean, where repeats are left out). Then
+    both count their time from their own first frame and are given its sinusoid, as phonemes and codes in VALL-E
+    (arXiv:2301.02111, section 4.2.1): what belongs together has one time, however long the prefix is. 0: neither has a
+    time, and the model has to find out by itself what stands for what."""
 
     def __post_init__(self) -> None:
         if self.num_codebooks < 0 or self.codebook_size < 1:
             raise ValueError(f"prefix is {self.num_codebooks} codebooks of {self.codebook_size}: give positive numbers")
+        if not (math.isfinite(self.frames_per_code) and self.frames_per_code >= 0):
+            raise ValueError(f"frames_per_code of the prefix is {self.frames_per_code}: give 0 or more")
 
 
 @dataclass(frozen=True)
@@ -57,6 +65,10 @@ class LMConfig:
             raise ValueError("a language model must not see the future: set transformer causal to true")
         if self.text.kind != "none" and not self.transformer.cross_attention:
             raise ValueError(f"text kind is {self.text.kind!r}: set transformer cross_attention to true")
+        if self.prefix.frames_per_code and (self.transformer.dim % 2 or self.transformer.dim < 4):
+            raise ValueError(
+                f"times of a prefix need an even transformer dim of at least 4, got {self.transformer.dim}"
+            )
 
 
 class StreamLM(nn.Module):
@@ -136,9 +148,13 @@ class StreamLM(nn.Module):
         size = self.config.codebook_size + 1
         offsets = torch.arange(0, self.config.num_codebooks * size, size, device=sequence.device)
         x, lead = self.embedding(sequence + offsets[:, None]).sum(dim=1), None
+        if self.config.prefix.frames_per_code:
+            begun = 0 if cache is None else max(0, cache.length - cache.front)
+            steps = torch.arange(begun, begun + sequence.shape[-1], device=x.device)
+            x = x + self._timed(steps / self.pattern.stride).to(x.dtype)
         if cache is None or cache.length == 0:
             lead = self.lead(prefix)
-            x = torch.cat([*self._embed_prefix(prefix), x], dim=1)
+            x = torch.cat([*self._embed_prefix(prefix, lead), x], dim=1)
         states: Tensor = self.transformer(x, context, cache, lead=lead)
         return states[:, -sequence.shape[-1] :]
 
@@ -197,7 +213,9 @@ class StreamLM(nn.Module):
     def new_cache(self, batch: int, num_frames: int, prefix: Tensor | None = None) -> KVCache:
         """Return an empty cache for ``batch`` rows of a prefix and ``num_frames`` frames."""
         in_front = 0 if prefix is None else prefix.shape[1] * prefix.shape[2]
-        return self.transformer.new_cache(batch, in_front + 1 + self.pattern.num_steps(num_frames))
+        cache = self.transformer.new_cache(batch, in_front + 1 + self.pattern.num_steps(num_frames))
+        cache.front = in_front
+        return cache
 
     def condition(self, text: TextInput) -> Context:
         """Captions of a ``TextConditioner`` -> the context to attend to; an empty caption is the null context."""
@@ -225,15 +243,25 @@ class StreamLM(nn.Module):
         heads = rearrange(self.heads.weight, "(k v) d -> k v d", k=self.config.num_codebooks)
         return states.flatten(0, 1), heads, cells_of(self.pattern, states.shape[1], codes, counted)
 
-    def _embed_prefix(self, prefix: Tensor | None) -> list[Tensor]:
+    def _embed_prefix(self, prefix: Tensor | None, lead: Tensor | None) -> list[Tensor]:
         """``[B, K, T] -> [[B, K * T, D]]``, frame by frame; nothing for a model without prefix."""
-        if prefix is None:
+        if prefix is None or lead is None:
             return []
         config = self.config.prefix
         codes = prefix.masked_fill(prefix == config.codebook_size, 0)  # padding is not seen: any code will do
         offsets = torch.arange(config.num_codebooks, device=prefix.device) * config.codebook_size
         x: Tensor = self.prefix_embedding(rearrange(codes + offsets[:, None], "b k t -> b (t k)"))
+        if config.frames_per_code:
+            steps = (torch.arange(x.shape[1], device=x.device) - lead[:, None]).clamp(min=0)
+            x = x + self._timed(steps / config.num_codebooks * config.frames_per_code).to(x.dtype)
         return [x]
+
+    def _timed(self, frames: Tensor) -> Tensor:
+        """What steps at these times, in frames of the model, are told of them: ``[..., S] -> [..., S, D]``.
+
+        The step before a frame's first code has its time: from there it is predicted.
+        """
+        return sinusoids(frames, self.config.transformer.dim)
 
     def _initialise(self) -> None:
         """Heads as the transformer's layers; a step's summed embeddings as large as its position (rms 0.71).

@@ -21,7 +21,8 @@ K, V, T, D = 3, 11, 5, 16
 PREFIX = Prefix(num_codebooks=2, codebook_size=7)
 PAD = PREFIX.codebook_size
 PATTERNS = ["parallel", "delay", "flatten"]
-POSITIONS = ["sinusoidal", "rotary", "relative"]
+POSITIONS = ["sinusoidal", "rotary", "relative", "timed"]
+"""Of the transformer; timed: relative ones, and codes in front and behind are told their times."""
 LENGTHS = [4, 0, 6, 1]
 GREEDY = Sampling(temperature=0, guidance_scale=1)
 SAMPLINGS = {
@@ -36,6 +37,8 @@ SAMPLINGS = {
 def tiny_lm(pattern: str = "delay", positions: str = "relative", prefix: Prefix = PREFIX) -> StreamLM:
     """A model in float64, whose every weight matters and where rounding does not decide which code is drawn."""
     torch.manual_seed(0)
+    if positions == "timed":
+        positions, prefix = "relative", replace(prefix, frames_per_code=2.5)
     transformer = TransformerConfig(
         dim=D, heads=2, layers=2, cross_attention=True, positions=positions, relative_buckets=8, relative_distance=20
     )
@@ -206,3 +209,43 @@ def test_a_prefix_that_does_not_fit_is_refused_in_one_line(prefix: Tensor | None
 def test_a_code_beyond_padding_is_refused_by_generation() -> None:
     with pytest.raises(ValueError, match="codes of the prefix are 8 to 8"):
         steps(tiny_lm(), codes_of(1, 0), T, GREEDY, prefix=torch.full((1, 2, 3), PAD + 1))
+
+
+# --- times ------------------------------------------------------------------------------------------------------------
+
+
+def test_what_belongs_together_has_one_time() -> None:
+    """Behind 2 frames of 2 codes each, 3 frames long, flattened codes: each frame has 2 steps in front and 3 behind."""
+    prefix = replace(PREFIX, frames_per_code=3.0)
+    lm = tiny_lm("flatten", "timed", prefix)
+    lm.config = replace(lm.config, prefix=prefix)
+    seen: list[Tensor] = []
+    lm._timed = lambda frames: (seen.append(frames), torch.zeros(*frames.shape, D))[1]  # type: ignore[method-assign]
+    lm(codes_of(1, 6), None, padded([codes_of(1, 2, 2, PAD), codes_of(1, 1, 2, PAD)])[:1])
+    behind, in_front = seen
+    assert in_front.tolist() == [[0.0, 1.5, 3.0, 4.5]]
+    assert torch.allclose(behind, torch.arange(18) / 3)  # the step at time t tells the first code of frame t
+
+
+@pytest.mark.parametrize(("frames_per_code", "learned"), [(2.0, True), (0.0, False)])
+def test_a_model_that_is_told_times_soon_reads_what_is_in_front(frames_per_code: float, learned: bool) -> None:
+    """Codes say those of their time in front: with times that is learned in 200 steps, without it is not."""
+    torch.manual_seed(0)
+    transformer = TransformerConfig(dim=32, heads=2, layers=2, positions="relative")
+    lm = StreamLM(LMConfig(1, 8, "delay", transformer, prefix=Prefix(1, 8, frames_per_code)))
+    optimizer, last = torch.optim.AdamW(lm.parameters(), 3e-3), []
+    for _ in range(200):
+        front = torch.randint(8, (16, 1, int(torch.randint(8, 17, ()))))
+        codes = front.repeat_interleave(2, -1)
+        loss = lm.loss(codes, torch.ones(codes[:, 0].shape, dtype=torch.bool), prefix=front)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        last.append(loss.item())
+    assert (sum(last[-20:]) / 20 < 0.1) == learned
+
+
+@pytest.mark.parametrize("frames_per_code", [-1.0, float("inf"), float("nan")])
+def test_times_that_are_none_are_refused(frames_per_code: float) -> None:
+    with pytest.raises(ValueError, match="^frames_per_code of the prefix is .*: give 0 or more$"):
+        Prefix(1, 8, frames_per_code)
