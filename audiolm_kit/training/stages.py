@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import NamedTuple
@@ -85,6 +86,8 @@ def check_agreement(config: LMConfig, data: TokenSource, tokenizers: Mapping[Sou
             "those"
         )
     _check_prefix(config, front, type(data).__name__ if stage is None else f"stage {stage.name}")
+    if stage is not None and front is not None:
+        _check_times(config, stage, learned.format.frame_rate, front.format.frame_rate)
 
 
 def _learned(data: TokenSource) -> Codes:
@@ -124,4 +127,14 @@ def _check_prefix(config: LMConfig, front: Codes | None, what: str) -> None:
             f"the model stands on {given.num_codebooks} codebooks of {given.codebook_size}, {what} has "
             f"{front.num_codebooks} of {front.format.codebook_size} in front: set lm.prefix.num_codebooks and "
             "lm.prefix.codebook_size to those"
+        )
+
+
+def _check_times(config: LMConfig, stage: Stage, rate: float, front_rate: float) -> None:
+    """Where no repeats are left out in front, how long its frames last is known."""
+    given, wanted = config.prefix.frames_per_code, rate / front_rate
+    if given and not (stage.prefix == "semantic" and stage.deduplicated) and not math.isclose(given, wanted):
+        raise ValueError(
+            f"lm.prefix.frames_per_code is {given:g}, and stage {stage.name} makes {rate:g} frames a second behind "
+            f"{front_rate:g} in front: set it to {wanted:g}, or to 0 for codes without times"
         )

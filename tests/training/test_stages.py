@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -192,6 +193,11 @@ def test_only_folders_that_a_stage_needs_are_looked_at(folder: Path, tmp_path: P
         ("fine", {"lm": MODELS["coarse"]}, "on 1 codebooks of 8, stage fine has 2 of 16 in front"),
         ("fine", {"lm": replace(MODELS["fine"], prefix=Prefix())}, "on 0 codebooks of 1024, stage fine has 2 of 16"),
         ("semantic", {"lm": replace(MODELS["semantic"], prefix=Prefix(1, 8))}, "stage semantic has none in front"),
+        (
+            "fine",
+            {"lm": replace(MODELS["fine"], prefix=Prefix(2, 16, 2.0))},
+            "frames_per_code is 2, and stage fine makes 100 frames a second behind 100 in front: set it to 1",
+        ),
     ],
 )
 def test_what_does_not_fit_together_is_refused_by_name(
@@ -202,6 +208,19 @@ def test_what_does_not_fit_together_is_refused_by_name(
     with pytest.raises(ValueError, match=wanted) as caught:
         make_trainer(tmp_path, 1).fit(task, make_data(folder, stage))
     assert "\n" not in str(caught.value) and task.batches_seen == 0
+
+
+@pytest.mark.parametrize(
+    ("frames_per_code", "deduplicate", "fits"), [(2.0, False, True), (2.5, False, False), (5.0, True, True)]
+)
+def test_times_are_those_of_the_frames_unless_repeats_are_left_out(
+    folder: Path, tmp_path: Path, frames_per_code: float, deduplicate: bool, fits: bool
+) -> None:
+    task = make_task(folder, "acoustic", lm=replace(MODELS["acoustic"], prefix=Prefix(1, 8, frames_per_code)))
+    data = make_data(folder, "acoustic", deduplicate=deduplicate)
+    with nullcontext() if fits else pytest.raises(ValueError, match="frames_per_code is 2.5, and stage acoustic"):
+        make_trainer(tmp_path, 1).fit(task, data)
+    assert task.batches_seen == fits
 
 
 @pytest.mark.parametrize(("side", "noun"), [("semantic", "semantic tokenizer"), ("codec", "codec")])
