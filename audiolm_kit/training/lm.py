@@ -42,6 +42,8 @@ from audiolm_kit.training.throughput import Work
 
 KIND = "AudioGen"
 STAGE_KIND = "AudioLMStage"
+EXCHANGED = 4
+"""Batches of a validation whose prefixes are exchanged."""
 MATRICES = (SelfAttention, CrossAttention, FeedForward)
 """What is sharded piece by piece: nearly all weights of a model, and nothing but matrices."""
 
@@ -159,10 +161,18 @@ class LMTask(Task):
         return loss
 
     def validation_step(self, batch: TokenBatch, batch_idx: int) -> None:
-        """Loss and accuracy of each codebook; batches weigh by their frames."""
-        told = self.lm.told(batch.codes, batch.mask, self._context(batch), batch.prefix)
+        """Loss and accuracy of each codebook; batches weigh by their frames.
+
+        Of a stage with codes in front also ``valid/prefix_gain``: by how much the first batches' loss rises where each
+        row stands behind another row's codes. Near 0 they are not read.
+        """
+        context = self._context(batch)
+        told = self.lm.told(batch.codes, batch.mask, context, batch.prefix)
         frames = batch.mask.sum()
         values = {"valid/loss": told.losses.mean()}
+        if batch.prefix is not None and batch_idx < EXCHANGED:
+            others = self.lm.told(batch.codes, batch.mask, context, batch.prefix.roll(1, 0))
+            values["valid/prefix_gain"] = others.losses.mean() - told.losses.mean()
         for k, (loss, hits) in enumerate(zip(told.losses, told.right, strict=True)):
             values |= {f"valid/loss_{k}": loss, f"valid/accuracy_{k}": hits / frames}
         for name, value in values.items():

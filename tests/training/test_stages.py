@@ -26,7 +26,7 @@ from audiolm_kit.semantic.features import FeatureConfig, FrameFeatures
 from audiolm_kit.semantic.tokenizer import SemanticTokenizer, with_centroids
 from audiolm_kit.stages import Stage
 from audiolm_kit.training.averaging import MovingAverage
-from audiolm_kit.training.lm import LMTask
+from audiolm_kit.training.lm import EXCHANGED, LMTask
 from audiolm_kit.training.optim import WarmupCosine
 from audiolm_kit.transformer import TransformerConfig
 
@@ -113,6 +113,7 @@ def test_two_steps_change_all_weights_and_export_the_stage_with_its_tokenizers(
     assert [name for name, value in task.lm.state_dict().items() if torch.equal(value, before[name])] == []
     made = range(MODELS[stage].num_codebooks)
     assert {f"valid/loss_{k}" for k in made} | {"train/loss", "valid/loss"} <= trainer.callback_metrics.keys()
+    assert ("valid/prefix_gain" in trainer.callback_metrics) == (stage != "semantic")
 
     about = checkpoint.read_kind(tmp_path / "model", "AudioLMStage")
     found = checkpoint.from_plain(Stage, about["stage"], "stage")
@@ -163,6 +164,23 @@ def test_a_batch_moves_to_a_device_with_its_prefix(folder: Path) -> None:
         assert type(moved) is type(batch) and moved.texts == batch.texts
         tensors = [each for each in moved if isinstance(each, Tensor)]
         assert [each.device.type for each in tensors] == ["meta"] * (2 if stage == "semantic" else 3)
+
+
+def test_the_gain_of_a_prefix_is_what_other_rows_codes_cost(folder: Path, tmp_path: Path) -> None:
+    task, logged = make_task(folder, "coarse"), {}
+    make_trainer(tmp_path, 1).fit(task, data := make_data(folder, "coarse"))
+    torch.nn.init.normal_(task.lm.prefix_embedding.weight, std=3.0)
+    task.eval().log = lambda name, value, **_: logged.update({name: float(value)})  # type: ignore[method-assign]
+    batch = data.make_batch(0)
+    task.validation_step(batch, 0)
+    own, others = (
+        task.lm.told(batch.codes, batch.mask, None, prefix) for prefix in (batch.prefix, batch.prefix.roll(1, 0))
+    )
+    assert logged["valid/prefix_gain"] == pytest.approx(float(others.losses.mean() - own.losses.mean()), abs=1e-6)
+    assert abs(logged["valid/prefix_gain"]) > 1e-4
+    logged.clear()
+    task.validation_step(batch, EXCHANGED)  # some batches say enough
+    assert logged.keys() & {"valid/loss", "valid/prefix_gain"} == {"valid/loss"}
 
 
 def test_a_stage_may_read_captions_too(folder: Path, tmp_path: Path) -> None:
