@@ -53,10 +53,10 @@ bench: $(INSTALLED) ## Time decoding, codec, training and start-up here, beside 
 	"$(BIN)/python" tools/benchmark.py
 
 docs: $(DOCS_INSTALLED) ## Build the documentation's site in build/site; a warning is an error
-	NO_MKDOCS_2_WARNING=1 "$(BIN)/python" -m mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 "$(BIN)/python" -m mkdocs build -f tools/mkdocs.yml --strict --quiet
 	@echo "Read: $(CURDIR)/build/site/index.html"
 
-# Only who builds the site needs these (mkdocs.yml says why these, and what comes after them).
+# Only who builds the site needs these (tools/mkdocs.yml says why these, and what comes after them).
 $(DOCS_INSTALLED): $(INSTALLED)
 	"$(BIN)/python" tools/requirements.py docs > $(VENV)/requirements-docs.txt
 	$(PIP) install -r $(VENV)/requirements-docs.txt -c constraints.txt

@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 from audiolm_kit import arguments
 from audiolm_kit.commands import checkpoints, data, evaluation, sound, training
+from audiolm_kit.published import names
 
 # What is slow to import (torch, Lightning) is imported by the verb that needs it: `audiolm-kit --help` stays quick.
 
@@ -32,7 +33,7 @@ class Verb(NamedTuple):
 VERBS: dict[str, Verb] = {
     "fit": Verb(training.fit),
     "manifest": Verb(data.manifest),
-    "kmeans": Verb(training.kmeans),
+    "kmeans": Verb(training.kmeans, options="semantic.spectrum.SpectrumOptions"),
     "tokenize": Verb(data.tokenize, options="data.tokenize.TokenizeOptions"),
     "assemble": Verb(training.assemble),
     "generate": Verb(sound.generate, options="lm.sampling.Sampling"),
@@ -76,7 +77,9 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def overview() -> str:
-    """The help of `audiolm-kit` itself: each verb with the claim that its docstring opens with."""
+    """The help of `audiolm-kit` itself: each verb with its docstring's first line, and the models that come along."""
+    shipped = "\n".join(f"  {name:<20} {kind}" for name, kind in names.models().items())
+    shown = f"Models that come with the package, by the names that stand for their folders:\n\n{shipped}\n\n"
     verbs = "\n".join(f"  {name:<9} {arguments.first_line(verb.run)}" for name, verb in VERBS.items())
     return f"""usage: audiolm-kit VERB ...
 
@@ -84,7 +87,7 @@ From recordings to a trained model that makes sound.
 
 {verbs}
 
-`audiolm-kit VERB --help` says more. {DEBUG}=1 shows where an error comes from."""
+{shown if shipped else ""}`audiolm-kit VERB --help` says more. {DEBUG}=1 shows where an error comes from."""
 
 
 def run(name: str, given: list[str]) -> int | None:

@@ -1,4 +1,4 @@
-"""Models by their name on the Hugging Face hub: fetched into its cache, or uploaded; a folder of that name wins."""
+"""Models by their name: on the Hugging Face hub, fetched or uploaded, or in the package; a folder of that name wins."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from audiolm_kit.checkpoint import CONFIG, kind_of
+from audiolm_kit.published import names
 
 # huggingface_hub is imported where it is used: whoever names folders does without it.
 
@@ -26,7 +27,8 @@ def local(name: str | Path, patterns: Sequence[str] | None = None) -> Path:
     """A folder as it is, or that of a model of the hub: from its cache when offline, else fetched where it is not.
 
     Args:
-        name: a folder, or ``owner/model`` on the hub; where there is a folder of that name, it is that.
+        name: a folder, ``owner/model`` on the hub, or a model that comes with the package; where there is a folder of
+            that name, it is that.
         patterns: of the files that are needed (``*`` goes over ``/``); None needs all.
 
     Raises:
@@ -36,9 +38,10 @@ def local(name: str | Path, patterns: Sequence[str] | None = None) -> Path:
     if not is_name(name):
         if Path(name).is_dir():
             return Path(name)
-        raise FileNotFoundError(
-            f"no checkpoint folder at {name}: give a folder that is there, or a name on the hub (owner/model)"
-        )
+        if (own := names.found(name)) is not None:
+            return own
+        choices = f"give a folder that is there, or a name on the hub (owner/model){names.offer()}"
+        raise FileNotFoundError(f"no checkpoint folder at {name}: {choices}")
     from huggingface_hub import snapshot_download
 
     with _told(f"no checkpoint folder at {name}, nor such a model of the hub", str(name)):

@@ -96,15 +96,27 @@ def write_card(folder: str | Path, name: str, licence: str, results: Sequence[st
     return path
 
 
-def card(folder: Path, name: str, licence: str, results: Sequence[Mapping[str, Any]] = ()) -> str:
-    """The text of the card."""
+def card(
+    folder: Path,
+    name: str,
+    licence: str,
+    results: Sequence[Mapping[str, Any]] = (),
+    sections: Mapping[str, str] = {},
+    mark: str = MARK,
+) -> str:
+    """The text of the card.
+
+    Args:
+        sections: what takes the place of the sections of these titles, or stands behind them.
+        mark: a comment that says what has written the card.
+    """
     kind = checkpoint.kind_of(folder)
     if kind not in WHOLE:
         checkpoint.read_kind(folder, "AudioGen")  # says what is missing, where it is no checkpoint at all
         raise ValueError(f"{folder} holds {checkpoint.article(kind)}, which has no model card: push a model or a codec")
     parts, facts = parts_of(folder, kind), provenance.read(folder)
     reads = any(isinstance(part.model, StreamLM) and part.model.config.text.kind != "none" for part in parts)
-    sections = {
+    own = {
         "Use": _use(kind, name, reads),
         "Model": _table(parts),
         "Training data": "\n".join(_data(facts)) or "The checkpoint does not say what it was trained on.",
@@ -113,8 +125,8 @@ def card(folder: Path, name: str, licence: str, results: Sequence[Mapping[str, A
         "Licence": f"The weights are under the licence `{licence}`.{_borrowed(facts)}",
     }
     about = f"{WHOLE[kind]}: {checkpoint.article(kind)} of audiolm_kit."
-    body = "\n\n".join(f"## {title}\n\n{content}" for title, content in sections.items())
-    return f"---\n{_front_matter(kind, licence, reads, facts)}---\n\n{MARK}\n\n# {name}\n\n{about}\n\n{body}\n"
+    body = "\n\n".join(f"## {title}\n\n{content}" for title, content in {**own, **sections}.items())
+    return f"---\n{_front_matter(kind, licence, reads, facts)}---\n\n{mark}\n\n# {name}\n\n{about}\n\n{body}\n"
 
 
 def parts_of(folder: Path, kind: str) -> list[Part]:

@@ -17,8 +17,8 @@ HOUSE: House = {path.relative_to(ROOT).as_posix(): path.read_text(encoding="utf-
 
 GROUND = (
     *("arguments", "audio", "captions", "checkpoint", "compiled", "conditioning", "frozen_t5", "hub", "kv_cache"),
-    *("layers", "parallel", "positions", "protocols", "provenance", "repeats", "stages", "stepping", "text"),
-    *("text_cache", "transformer"),
+    *("layers", "parallel", "positions", "protocols", "provenance", "published", "repeats", "stages", "stepping"),
+    *("text", "text_cache", "transformer"),
 )
 FLOORS = {
     **dict.fromkeys(GROUND, 1),

@@ -64,8 +64,8 @@ class Sizes:
                 raise ValueError(f"{name} is {value}: give a positive number")
 
 
-ON_A_GPU = {"frames": 200, "batch": 64, "train_dim": 1024, "train_heads": 16, "train_layers": 24, "train_batch": 16}
-ON_A_GPU |= {"train_frames": 500, "buffer": 4096, "matrix": 8192}
+ON_A_GPU: dict[str, Any] = {"frames": 200, "batch": 64, "train_dim": 1024, "train_heads": 16, "train_layers": 24}
+ON_A_GPU |= {"train_batch": 16, "train_frames": 500, "buffer": 4096, "matrix": 8192}
 """Defaults that a GPU has otherwise: its time is short, and the training step is that of the 300M preset."""
 
 
@@ -224,14 +224,15 @@ def timed_by_events(work: Callable[[], object], device: str, times: int) -> Run:
         return timed(work, device)
 
     def run() -> float:
-        begin, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+        event: Any = torch.cuda.Event
+        begin, end = event(enable_timing=True), event(enable_timing=True)
         wait(device)
         begin.record()
         for _ in range(times):
             work()
         end.record()
         wait(device)
-        return begin.elapsed_time(end) / 1e3 / times
+        return float(begin.elapsed_time(end)) / 1e3 / times
 
     return run
 

@@ -8,8 +8,9 @@ from __future__ import annotations
 import importlib
 import warnings
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from functools import cache, partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from bench_cases import ENCODEC, OURS, TRANSFORMERS, Check, Contender, Group, Least, Run, Sizes, Unavailable, timed
@@ -36,7 +37,8 @@ Codec = tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor]]
 ENCODE, DECODE = 0, 1
 
 
-class Way(NamedTuple):
+@dataclass(frozen=True)
+class Way:
     """Encode or decode, and what with."""
 
     index: int
@@ -142,10 +144,11 @@ def with_entries(codec: NeuralCodec, sizes: Sizes) -> NeuralCodec:
     codec = codec.to(sizes.device).eval()
     frames = min(RATE // 4, sound(sizes).shape[-1]) // codec.config.frame
     latents = codec.encoder(sound(sizes)[..., : frames * codec.config.frame])[0].T
-    last = [layer for layer in codec.encoder.modules() if getattr(layer, "bias", None) is not None][-1]
+    last: Any = [layer for layer in codec.encoder.modules() if getattr(layer, "bias", None) is not None][-1]
     if last.bias.shape == latents.shape[1:]:
         last.bias.sub_(latents.mean(0))
-    for book in codec.quantizer.books:
+    books: Any = codec.quantizer.books
+    for book in books:
         book.embed.copy_(latents.std(0) * torch.randn(book.embed.shape).to(latents))
         book.inited.fill_(1)
     return codec
@@ -159,7 +162,8 @@ def our_pair(codec: NeuralCodec) -> Codec:
 
 def transformers_pair(codec: NeuralCodec) -> Codec:
     """transformers' ``EncodecModel`` with our weights."""
-    model: Any = to_transformers(codec).to(next(codec.parameters()).device)
+    model: Any = to_transformers(codec)
+    model = model.to(next(codec.parameters()).device)
 
     @torch.no_grad()
     def encode(audio: Tensor) -> Tensor:

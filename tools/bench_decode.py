@@ -102,7 +102,8 @@ class Models:
         lm, codes = self.ours(option), self.greedy()
         sequence = F.pad(lm.pattern.apply(codes, lm.special), (1, -1), value=lm.special)
         cache, context = lm.new_cache(1, codes.shape[-1]), our_context(lm, self.request)
-        steps = [lm.step_logits(step, context, cache=cache) for step in sequence.split(1, dim=-1)]
+        columns = (sequence[..., place : place + 1] for place in range(sequence.shape[-1]))
+        steps = [lm.step_logits(step, context, cache=cache) for step in columns]
         return torch.cat(steps, dim=2).float()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -33,11 +34,11 @@ def groups(sizes: Sizes) -> Iterator[Group]:
     )
     side = sizes.matrix
     kinds = {"fp32": torch.float32, "bf16": torch.bfloat16}
-    products = [Contender(MACHINE, name, lambda kind=kind: product(kind, sizes)) for name, kind in kinds.items()]
+    products = [Contender(MACHINE, name, partial(product, kind, sizes)) for name, kind in kinds.items()]
     yield Group("limits", PRODUCTS, f"product of {side} x {side} matrices", "GFLOP/s", 2.0 * side**3, products)
     weights = buffer // 8
     for name, width, make in (("int8", 1.0, packed_int8), ("int4", 0.5, packed_int4)):
-        kernel = Contender("torch", name, lambda make=make: make(weights, sizes))
+        kernel = Contender("torch", name, partial(make, weights, sizes))
         task = f"packed {name} weights x {ROWS} rows"
         yield Group("limits", f"limits.{name}", task, "GB/s", weights * width, [kernel])
 

@@ -18,6 +18,7 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from bench_cases import AUDIOCRAFT, FEW, OURS, TRANSFORMERS, Contender, Group, Run, Sizes, Unavailable
 
@@ -36,7 +37,7 @@ def startup(sizes: Sizes) -> Iterator[Group]:
     ]
     yield Group("startup", "startup.help", "a whole process", "s", 1, contenders)
     names = {OURS: "audiolm_kit", TRANSFORMERS: "transformers"}
-    imports = [Contender(by, f"import {name}", lambda name=name: partial(imported, name)) for by, name in names.items()]
+    imports = [Contender(by, f"import {name}", partial(importing, name)) for by, name in names.items()]
     yield Group("startup", "startup.import", "inside a process", "s", 1, imports, repeats=min(FEW, sizes.repeats))
 
 
@@ -55,6 +56,11 @@ def whole(command: list[str]) -> float:
     begun = time.perf_counter()
     subprocess.run(command, check=True, cwd=ROOT, stdout=subprocess.DEVNULL)
     return time.perf_counter() - begun
+
+
+def importing(name: str) -> Run:
+    """An import, timed when it is called."""
+    return partial(imported, name)
 
 
 def imported(name: str) -> float:
@@ -98,12 +104,12 @@ def main(by: str, option: str, sizes: Sizes) -> None:
         transformers_lm,
     )
 
-    build = {
+    build: Any = {
         OURS: lambda lm: our_variant(lm, option, keep=False),
         TRANSFORMERS: transformers_lm,
         AUDIOCRAFT: audiocraft_lm,
     }[by]
-    decode = {OURS: our_codes, TRANSFORMERS: transformers_codes, AUDIOCRAFT: audiocraft_codes}[by]
+    decode: Any = {OURS: our_codes, TRANSFORMERS: transformers_codes, AUDIOCRAFT: audiocraft_codes}[by]
     model = build(our_lm(sizes))
     gc.collect()
     decode(model, asked(sizes, 1, FRAMES))

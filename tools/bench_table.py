@@ -157,7 +157,7 @@ def bound(row: Row, limits: dict[str, float]) -> tuple[float, str] | None:
     """The least seconds that a run can take by the measured limits, and which of them it is."""
     if row.least is None:
         return None
-    products = {name: limits[name] for name in ("fp32", "bf16") if name in limits}
+    products: dict[str, float] = {name: limits[name] for name in ("fp32", "bf16") if name in limits}
     by_sheet = row.section == "training" and "sheet" in limits  # what model FLOP utilisation is a share of
     if by_sheet:
         products["bf16"] = limits["sheet"]

@@ -65,7 +65,7 @@ def groups(sizes: Sizes) -> Iterator[Group]:
             precision = option.partition(",")[0]
             if option == COMPILED:
                 made = partial(ours, sizes, compiled=True)
-            like = partial(made, whole=True) if by == AUDIOCRAFT else made
+            like = partial(audiocrafts, sizes, whole=True) if by == AUDIOCRAFT else made
             check = partial(same_loss, wanted, like) if by != OURS and option == "fp32" else None
             run = partial(stepping, made, precision, sizes.device)
             contenders.append(Contender(by, option, run, least(sizes, precision), check))

@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import argparse
 import math
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -97,7 +98,8 @@ class Judge:
         return sum(right) / len(right)
 
 
-class Measured(NamedTuple):
+@dataclass(frozen=True)
+class Measured:
     """What was found in a folder of sounds."""
 
     count: int

@@ -1,8 +1,9 @@
 """What the documentation's site needs beyond its pages: sources at their places, and tables made while it is built.
 
-MkDocs calls the functions whose names begin with `on_` (mkdocs.yml, hooks). On the site a page's source is what it is
-in the repository (`docs/weights.md`, `recipes/hello/README.md`), so that a relative link leads to the same page there
-and on a code-hosting site. Tables: the README's of recipes, what was measured, and the verbs with their options.
+MkDocs calls the functions whose names begin with `on_` (mkdocs.yml beside this file, hooks). On the site a page's
+source is what it is in the repository (`docs/weights.md`, `recipes/hello/README.md`), so that a relative link leads to
+the same page there and on a code-hosting site. Tables: the README's of recipes, what was measured, and the verbs with
+their options.
 """
 
 from __future__ import annotations

@@ -58,9 +58,9 @@ def price(judges: ModuleType, real: Heard, remade: Heard, found: dict[str, list[
     rows = [plain("diversity within a class: real recordings", diversity(real.vectors, real.groups()))]
     for name, models in found.items():
         each = [diversity(arm.vectors, arm.groups()) for arm in models]
-        rows.append(plain(f"diversity within a class: guidance {told(name)}", np.mean(each)))
+        rows.append(plain(f"diversity within a class: guidance {told(name)}", float(np.mean(each))))
     rows.append(plain("KAD to the real recordings: reconstructions", judges.kad(real.vectors, remade.vectors)))
     for name, models in found.items():
         each = [judges.kad(real.vectors, arm.vectors) for arm in models]
-        rows.append(plain(f"KAD to the real recordings: guidance {told(name)}", np.mean(each)))
+        rows.append(plain(f"KAD to the real recordings: guidance {told(name)}", float(np.mean(each))))
     return rows

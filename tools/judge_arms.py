@@ -58,7 +58,8 @@ def rounded(scores: dict[str, float]) -> dict[str, float]:
 
 def voices(judges: ModuleType, path: Path, sound: Entry, asked: Entry) -> Heard:
     """The voice up to the end of the prompt, and the one behind it."""
-    audio, cut = judges.load16(path), round(sound.get("from", asked["from"]) * SAMPLE_RATE)
+    begins: float = sound["from"] if "from" in sound else asked["from"]
+    audio, cut = judges.load16(path), round(begins * SAMPLE_RATE)
     return Heard({}, [voice(judges, audio[:cut]), voice(judges, audio[cut:])])
 
 
@@ -67,7 +68,8 @@ def voice(judges: ModuleType, audio: np.ndarray) -> np.ndarray:
     level = float(np.sqrt(np.mean(audio**2))) if len(audio) else 0.0
     if level == 0:
         return np.zeros(0, np.float32)
-    return np.nan_to_num(judges.speaker((audio * (LEVEL / level)).astype(np.float32)))
+    found: np.ndarray = np.nan_to_num(judges.speaker((audio * (LEVEL / level)).astype(np.float32)))
+    return found
 
 
 def notes(judges: ModuleType, path: Path, sound: Entry, asked: Entry) -> Heard:

@@ -50,7 +50,8 @@ def read_items(source: Path) -> list[Item]:
 
 def natural(path: Path) -> list[str | int]:
     """A key that sorts 2.wav before 10.wav."""
-    return [int(piece) if piece.isdecimal() else piece for piece in re.split(r"([0-9]+)", str(path))]
+    pieces = re.split(r"([0-9]+)", str(path))  # text and numbers by turns
+    return [int(piece) if place % 2 else piece for place, piece in enumerate(pieces)]
 
 
 def role_by_folder(path: Path, source: Path) -> str:
@@ -64,6 +65,8 @@ def read_item(entry: dict[str, Any], folder: Path, role: str = "sound") -> Item:
     path = folder / entry["path"]
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such sound; paths are relative to the list")
+    if path.suffix.lower() not in SUFFIXES:
+        raise ValueError(f"{path}: not every browser plays that; want {' '.join(SUFFIXES)} files")
     sidecar = path.with_suffix(".json")
     known = read_json(sidecar) if sidecar.is_file() else {}
     known = {**(known if isinstance(known, dict) else {}), **entry}
@@ -95,20 +98,30 @@ def read_json(path: Path) -> Any:
 
 
 def by_text(items: list[Item]) -> list[tuple[str, list[Item]]]:
-    """What belongs together: the same text or, where there is none, the same name in several roles.
+    """What belongs together: the same text or, where there is none, the same name in several roles, or the same prompt.
 
-    Groups come in order of appearance, items of a group in order of their roles. The heading is the text or the name;
-    sounds that have neither in common with another stand together under no heading.
+    Groups come in order of appearance, items of a group in order of their roles. The heading is the text, the name, or
+    the prompt's; sounds that have none of these in common with another stand together under no heading.
     """
     roles: dict[str, set[str]] = defaultdict(set)
     for item in items:
         if not item.text:
             roles[item.name].add(item.role)
-    groups: dict[tuple[bool, str], list[Item]] = {}
+    groups: dict[tuple[str, str], list[Item]] = {}
     for item in items:
-        name = item.name if not item.text and len(roles[item.name]) > 1 else ""
-        groups.setdefault((bool(item.text), item.text or name), []).append(item)
-    return [(heading, sorted(with_prompt(group), key=role_rank)) for (_, heading), group in groups.items()]
+        groups.setdefault(belonging(item, len(roles[item.name]) > 1), []).append(item)
+    headings = (Path(what).stem if kind == PROMPT else what for kind, what in groups)
+    found = zip(headings, groups.values(), strict=True)
+    return [(heading, sorted(with_prompt(group), key=role_rank)) for heading, group in found]
+
+
+def belonging(item: Item, shared: bool) -> tuple[str, str]:
+    """Of which kind is what a sound has in common with others, and what it is; ``shared``: several roles its name."""
+    if item.text:
+        return "text", item.text
+    if shared:
+        return "name", item.name
+    return (PROMPT, str(item.prompt)) if item.prompt else ("", "")
 
 
 def with_prompt(group: list[Item]) -> list[Item]:

@@ -108,7 +108,8 @@ def write_page(items: list[Item], page: Path, options: Options) -> None:
     groups = by_text(items)
     check(groups, options)
     store, browse = Store(page.parent, options.embed), "browse" in options.modes
-    linked = {item.name: item for _, group in groups for item in group}  # of one name the generation, not the recording
+    # Of one name the generation, not the recording, and what follows a prompt, not the prompt.
+    linked = {item.name: item for _, group in groups for item in sorted(group, key=lambda each: each.role != PROMPT)}
     sections, tested, digests, count = [], [], [], 0
     for heading, members in groups:
         group = opened(members, count, options.same_loudness)
@@ -121,7 +122,7 @@ def write_page(items: list[Item], page: Path, options: Options) -> None:
                 show(each, sources[each.number], store, peak, name) for each, name in zip(group, named, strict=True)
             ]
             sections.append(section(heading, figures))
-        tested += tested_items(heading, [entry(shown, sources, browse) for shown in group])
+        tested += tested_items(heading, entries(group, {} if browse else sources))
         digests.append([heading, [(shown.item.role, shown.digest) for shown in group]])
     told = design(tested, digests, arms_of(groups, options), options)
     write_bytes(page, render(options.title, sections, told, count).encode())
@@ -150,7 +151,7 @@ def levelled(group: list[Shown]) -> list[Shown]:
 
 
 def check(groups: list[tuple[str, list[Item]]], options: Options) -> None:
-    """Refuse arms that no sound has, and a page that would be empty.
+    """Refuse arms that no sound has, and a page on which nothing could be done.
 
     Raises:
         ValueError: says which.
@@ -158,13 +159,15 @@ def check(groups: list[tuple[str, list[Item]]], options: Options) -> None:
     roles = list(dict.fromkeys(item.role for _, group in groups for item in group))
     if missing := [role for role in (*options.arms, options.against) if role and role not in roles]:
         raise ValueError(f"no sound has the role {missing[0]!r}; there are {', '.join(roles)}")
-    if options.against and options.arms and options.against not in options.arms:
-        raise ValueError(f"--against {options.against} is not among --arms {' '.join(options.arms)}: add it there")
+    arms, pairs = arms_of(groups, options)
+    if options.against and options.against not in arms:
+        raise ValueError(f"--against {options.against} is not among --arms {' '.join(arms)}: add it there")
     if options.trials < 0:
         raise ValueError(f"--trials is {options.trials}: want how many at the most, or 0 for all")
+    if not arms and "browse" not in options.modes:
+        raise ValueError("all sounds are prompts, which no test judges: add sounds, or say --arms prompt")
     there = [{item.role for item in group} for _, group in groups]
-    pairs = arms_of(groups, options)[1]
-    if set(options.modes) == {"ab"} and not any(set(pair) <= roles for pair in pairs for roles in there):
+    if set(options.modes) == {"ab"} and not any(set(pair) <= own for pair in pairs for own in there):
         raise ValueError("no text has sounds of two roles: an A/B test has nothing to compare")
 
 
@@ -192,16 +195,16 @@ def show(shown: Shown, source: str, store: Store, peak: float, name: str) -> str
     return figure(shown.item, shown.number, links, shown.sound, name)
 
 
-def entry(shown: Shown, sources: dict[int, str], browse: bool) -> dict[str, Any]:
-    """What the tests know of one sound; where there is a figure of it, the address stands there alone."""
-    told = {
-        "number": shown.number,
-        "arm": shown.item.role,
-        "take": shown.take,
-        "name": shown.item.name,
-        "seconds": round(shown.seconds, 3),
-    }
-    return told if browse else {**told, "source": sources[shown.number]}
+def entries(group: list[Shown], sources: dict[int, str]) -> list[dict[str, Any]]:
+    """What the tests know of sounds; ``sources`` are the addresses of those that have no figure, where these stand."""
+    prompts = {shown.item.path.resolve(): shown.number for shown in group if shown.item.role == PROMPT}
+    made = []
+    for shown in group:
+        told = {"number": shown.number, "arm": shown.item.role, "take": shown.take, "name": shown.item.name}
+        told |= {"seconds": round(shown.seconds, 3)}
+        told |= {"prompt": prompts[shown.item.prompt]} if shown.item.prompt in prompts else {}
+        made.append(told | ({"source": sources[shown.number]} if sources else {}))
+    return made
 
 
 def tested_items(heading: str, entries: list[dict[str, Any]]) -> list[dict[str, Any]]:

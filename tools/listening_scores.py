@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import csv
+import io
 import json
 import math
 from collections import Counter, defaultdict
@@ -74,17 +75,21 @@ def read_answers(paths: Sequence[Path]) -> list[Answer]:
 
 def rows_of(file: Path) -> Iterable[tuple[int, dict[str, str]]]:
     """Line number and row of a file that a listening page has saved."""
-    with open(file, encoding="utf-8-sig", newline="") as lines:
-        reader = csv.DictReader(lines)
-        if "mode" not in (reader.fieldnames or ()):
-            raise ValueError(f"{file}: no column 'mode'; want a CSV file that a listening page has saved")
-        for row in reader:
-            wanted = WANTED.get(row["mode"])
-            if wanted is None:
-                raise ValueError(f"{file}, line {reader.line_num}: mode is {row['mode']!r}, want {' or '.join(WANTED)}")
-            if missing := [name for name in wanted if not row.get(name)]:
-                raise ValueError(f"{file}, line {reader.line_num}: {missing[0]} is missing")
-            yield reader.line_num, row
+    try:
+        text = file.read_bytes().decode("utf-8-sig")  # as it is: cells may hold ends of lines
+        reader = csv.DictReader(io.StringIO(text, newline=""), strict=True)
+        rows = [(reader.line_num, row) for row in reader]
+    except (csv.Error, UnicodeDecodeError) as error:
+        raise ValueError(f"{file}: no CSV file that a listening page has saved ({error}): leave it out") from None
+    if "mode" not in (reader.fieldnames or ()):
+        raise ValueError(f"{file}: no column 'mode'; want a CSV file that a listening page has saved")
+    for place, row in rows:
+        wanted = WANTED.get(row["mode"])
+        if wanted is None:
+            raise ValueError(f"{file}, line {place}: mode is {row['mode']!r}, want {' or '.join(WANTED)}")
+        if missing := [name for name in wanted if not row.get(name)]:
+            raise ValueError(f"{file}, line {place}: {missing[0]} is missing")
+        yield place, row
 
 
 def answer_of(row: dict[str, str], place: str) -> Answer:

@@ -62,9 +62,9 @@ def tone(frequency: Wave | float, clock: Clock, harmonics: tuple[float, ...] = (
 def coloured_noise(rng: Generator, clock: Clock, gain: Callable[[Wave], Wave]) -> Wave:
     """Gaussian noise of unit level whose spectrum follows ``gain`` (Hz -> amplitude)."""
     spectrum = np.fft.rfft(rng.standard_normal(len(clock.times)))
-    frequencies = np.fft.rfftfreq(len(clock.times), 1 / clock.sample_rate)
-    wave = np.fft.irfft(spectrum * gain(frequencies), n=len(clock.times))
-    return wave / (np.sqrt(np.mean(wave**2)) + 1e-12)
+    frequencies: Wave = np.fft.rfftfreq(len(clock.times), 1 / clock.sample_rate).astype(np.float64)
+    wave: Wave = np.fft.irfft(spectrum * gain(frequencies), n=len(clock.times))
+    return wave / float(np.sqrt(np.mean(wave**2)) + 1e-12)
 
 
 def band(low: float, high: float) -> Callable[[Wave], Wave]:

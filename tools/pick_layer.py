@@ -28,6 +28,7 @@ from audiolm_kit.evaluation.abx import AbxScore, Item, abx, choose
 from audiolm_kit.evaluation.warping import Distance
 from audiolm_kit.semantic.fit import features_from, fit_tokenizer
 from audiolm_kit.semantic.kmeans import assign
+from audiolm_kit.semantic.spectrum import SpectrumOptions
 
 KINDS: dict[str, Distance] = {"features": "angular", "centroids": "angular", "codes": "mismatch"}
 """What is compared, and by which distance."""
@@ -55,6 +56,11 @@ class Options:
         for name in ("codebook_size", "per_cell", "fit_rows"):
             if getattr(self, name) < 1:
                 raise ValueError(f"--{name} is {getattr(self, name)}: give 1 or more")
+
+    @property
+    def spectrum(self) -> SpectrumOptions:
+        """Of mel and mfcc: what their spectra become."""
+        return SpectrumOptions(self.dynamic_range_db, self.standardised, self.context)
 
 
 class Measured(NamedTuple):
@@ -118,8 +124,7 @@ def waveforms(rows: list[Row], sample_rate: int) -> Iterator[Tensor]:
 
 def measure(layer: int | None, train: list[Row], held: list[Row], options: Options) -> Measured:
     """Fit centroids to a layer, and compare what is held out."""
-    shaped = {name: getattr(options, name) for name in ("dynamic_range_db", "standardised", "context")}
-    features = features_from(options.features, layer, options.sample_rate, **shaped)
+    features = features_from(options.features, layer, options.sample_rate, spectrum=options.spectrum)
     sounds = waveforms(train, features.config.sample_rate)
     tokenizer = fit_tokenizer(features, sounds, options.codebook_size, seed=options.seed, device=options.device)
     tokenizer = tokenizer.to(options.device)

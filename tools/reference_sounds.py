@@ -10,8 +10,8 @@ and their texts, line by line, as FOLDER/texts.txt. `audiolm-kit generate` numbe
 from __future__ import annotations
 
 import argparse
+from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
 from audiolm_kit import checkpoint
 from audiolm_kit.audio import Sound, fit, read, write, write_bytes
@@ -19,7 +19,8 @@ from audiolm_kit.codec.opening import AnyCodec, open_codec
 from audiolm_kit.data.manifest import Row, read_manifest
 
 
-class Prompts(NamedTuple):
+@dataclass(frozen=True)
+class Prompts:
     """The beginnings of the first recordings, for a model to continue."""
 
     count: int

@@ -18,7 +18,7 @@ part of its name that no other row has, and keeps its number of decimals:
 
 A file of results is {"about": {"command", "commit", "date", "hardware", "hours", "seconds", "killed"}, "table":
 [{"what", "value", "percent", "interval", "count", "rule": {"wanted", "reached", "passed"}}]}; all but "what" and
-"value" may be left out.
+"value" may be left out. What is reached of "at least 2 times ..." is shown as a factor, of all other rules in per cent.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ HEAD = "| | value | 95 % interval | N | wanted | reached | |\n|---|---|---|---|-
 MARK = re.compile(r"^<!-- (/?)(results|sizes|bench \w+) -->$", re.MULTILINE)
 TABLE = re.compile(r"^<!-- (?P<name>results|sizes|bench \w+) -->\n(?P<inside>.*?)<!-- /(?P=name) -->$", re.M | re.S)
 FIGURE = re.compile(
-    r"(?P<figure>-?\d[\d,]*(?:\.(?P<decimals>\d+))?(?P<percent> %)?)?"
+    r"(?P<figure>(?:(?<!\d)-)?\d[\d,]*(?:\.(?P<decimals>\d+))?(?P<percent> %)?)?"
     r"(?P<comment><!-- (?:(?P<key>reached|hours) of )?(?P<recipe>\w+)/(?P<file>\w+)(?::\s+(?P<row>.+?))? -->)",
     re.DOTALL,
 )
@@ -118,7 +118,7 @@ def render_row(row: Entry) -> str:
         " to ".join(number(edge, percent) for edge in interval) if interval else "",
         str(row.get("count", "")),
         str(rule.get("wanted", "")),
-        number(rule["reached"], True) if "reached" in rule else "",
+        reached(rule),
         {True: "met", False: "**not met**", None: ""}[passed],
     ]
     return f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |"
@@ -129,6 +129,14 @@ def number(value: float | None, percent: bool) -> str:
     if value is None:
         return "none"
     return f"{100 * value:.1f} %" if percent else f"{value:.3f}"
+
+
+def reached(rule: Entry) -> str:
+    """What came out of what was wanted: a share, or how many times as much."""
+    if "reached" not in rule:
+        return ""
+    times = re.search(r"\btimes\b", str(rule.get("wanted", "")))
+    return f"x{rule['reached']:.2f}" if times else number(rule["reached"], True)
 
 
 def minutes(seconds: int) -> str:

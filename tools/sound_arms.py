@@ -50,7 +50,8 @@ class Arm:
     """All sounds of one model under one setting."""
 
     name: str
-    sampling: Sampling
+    sampling: Any
+    """A ``Sampling``; of an AudioLM a ``StageSampling``."""
     seconds: float
     seed: int = 0
     """Item i is drawn with seed + i."""
@@ -131,6 +132,7 @@ def make(model: AudioGen | Wordless, arm: Arm, items: Sequence[Item], numbers: S
     chosen, seeds = [items[number] for number in numbers], [arm.seed + number for number in numbers]
     texts = [item.text for item in chosen]
     if not arm.prompt_seconds:
+        assert not isinstance(model, Wordless), "without words there is a prompt"
         return model.generate(texts, arm.seconds, arm.sampling, seeds)
     prompts = [
         read(item.prompt.path, item.prompt.start, arm.prompt_seconds) for item in chosen if item.prompt is not None

@@ -42,10 +42,10 @@ class Window:
         return numbers(self.frames)
 
     def push(self, new: Tensor | None, last: bool) -> Tensor | None:
-        given = [each for each in (self.frames, new) if each is not None]
-        if not given:
+        frames = behind(self.frames, new)
+        if frames is None:
             return None
-        stage, frames, made = self.stage, torch.cat(given, -1), None
+        stage, made = self.stage, None
         out = 0 if self.frames is None else max(0, self.frames.shape[-1] * stage.hop - stage.late)
         final = frames.shape[-1] * stage.hop - (0 if last else stage.late)
         if final > out:
@@ -89,10 +89,9 @@ class Joined:
         return numbers(self.frames)
 
     def push(self, new: Tensor | None, last: bool) -> Tensor | None:
-        given = [each for each in (self.frames, new) if each is not None]
-        if not given:
+        frames = behind(self.frames, new)
+        if frames is None:
             return None
-        frames = torch.cat(given, -1)
         whole = frames.shape[-1] // self.size * self.size
         self.frames = frames[..., whole:].clone()
         return self.network(frames[..., :whole]) if whole else None
@@ -104,6 +103,12 @@ def through(parts: Sequence[Part], frames: Tensor | None, last: bool, device: to
         for part in parts:
             frames = part.push(frames, last)
     return frames
+
+
+def behind(held: Tensor | None, new: Tensor | None) -> Tensor | None:
+    """What is held with what is new behind it, [B, W, n]; None where there is neither."""
+    given = [each for each in (held, new) if each is not None]
+    return torch.cat(given, -1) if given else None
 
 
 def numbers(held: Tensor | None) -> int:

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
+from functools import cache
 from typing import TYPE_CHECKING
 
 from audiolm_kit.commands.given import checked_device
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from audiolm_kit.codec.opening import AnyCodec
+    from audiolm_kit.data.manifest import Row
     from audiolm_kit.data.tokenize import Revoice, TokenizeOptions
     from audiolm_kit.semantic.tokenizer import SemanticTokenizer
 
@@ -70,39 +75,61 @@ def tokenize(codec: str, manifest: str, *, output: str, options: TokenizeOptions
 POOL_SECONDS = 300.0
 """Of each speaker's recordings, as many are listened to for what others may borrow."""
 POOL_SPEAKERS = 100
+"""As many lend their voices at most: what is kept of them stays in memory, 2.4 GB where a frame is 1024 numbers."""
 
 
 def other_voices(tokenizer: AnyCodec | SemanticTokenizer, manifest: str, options: TokenizeOptions) -> Revoice:
-    """What gives the codes of recordings in other voices of their manifest.
+    """What gives the codes of recordings in other voices of their manifest; it listens to those when first asked.
 
     Raises:
         ValueError: the tokenizer is a codec, or the manifest names fewer than two speakers.
     """
-    import numpy as np
-
-    from audiolm_kit import audio
-    from audiolm_kit.data.manifest import Row, read_manifest
+    from audiolm_kit.data.manifest import read_manifest
     from audiolm_kit.semantic.other_voices import OtherVoices
     from audiolm_kit.semantic.tokenizer import SemanticTokenizer
 
     if not isinstance(tokenizer, SemanticTokenizer):
         raise ValueError("other_voices is for semantic codes, and this is a codec: leave it out")
-    rows = read_manifest(manifest, options.split)
-    draw = np.random.default_rng(options.seed)
-    spoken: dict[str, list[Row]] = {}
+    rows = lenders(read_manifest(manifest, options.split), options.seed)
+    if len(found := {row.speaker for row in rows}) < 2:
+        named = ", ".join(map(str, found)) or "nobody"
+        raise ValueError(f"{manifest} names {named}: other voices take two speakers or more, say who speaks")
+
+    @cache
+    def voices() -> OtherVoices:
+        return OtherVoices(tokenizer.to(options.device), spoken(rows, tokenizer.sample_rate), options.other_voices)
+
+    return lambda audio, speakers, draws: voices().encode(audio, speakers, draws)
+
+
+def lenders(rows: list[Row], seed: int) -> list[Row]:
+    """Recordings of at most so many speakers, and so many seconds of each, drawn by a seed; of nobody none."""
+    import numpy as np
+
+    draw = np.random.default_rng(seed)
+    by_speaker: dict[str, list[Row]] = {}
     for place in draw.permutation(len(rows)).tolist():
         row = rows[place]
-        of_one = spoken.setdefault(row.speaker or "", [])
-        if sum(each.duration for each in of_one) < POOL_SECONDS:
-            of_one.append(row)
-    spoken.pop("", None)
-    known = sorted(spoken)
+        if row.speaker:
+            of_one = by_speaker.setdefault(row.speaker, [])
+            if sum(each.duration for each in of_one) < POOL_SECONDS:
+                of_one.append(row)
+    known = sorted(by_speaker)
     if len(known) > POOL_SPEAKERS:
         known = sorted(draw.choice(known, POOL_SPEAKERS, replace=False).tolist())
-    tokenizer.to(options.device)
-    sounds = (
-        (name, audio.fit(audio.read(row.path, row.start, row.duration), tokenizer.sample_rate, 1).samples[0])
-        for name in known
-        for row in spoken[name]
-    )
-    return OtherVoices(tokenizer, sounds, options.other_voices).encode
+    return [row for name in known for row in by_speaker[name]]
+
+
+def spoken(rows: list[Row], sample_rate: int) -> Iterator[tuple[str, Tensor]]:
+    """Who speaks, and samples [L] of each recording; one that cannot be read lends nothing.
+
+    It is told of where its own codes are made, and left out there too.
+    """
+    from audiolm_kit import audio
+
+    for row in rows:
+        try:
+            sound = audio.read(row.path, row.start, row.duration)
+        except (OSError, ValueError):
+            continue
+        yield str(row.speaker), audio.fit(sound, sample_rate, 1).samples[0]

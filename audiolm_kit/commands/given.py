@@ -22,7 +22,8 @@ class Asked:
     stream: str = ""
     """In the place of output: a .wav that is written while it is made, or - for standard output."""
     seconds: float = UNSAID
-    """The length of each sound, its prompt included; unless said 5, or that of the timeline."""
+    """The length of each sound, its prompt included; unless said 5, that of the timeline, or with `generate` what suits
+    a model that comes with the package."""
     endless: bool = False
     """With --stream -, go on until nobody listens any more."""
     negative: str = ""

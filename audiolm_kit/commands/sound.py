@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from audiolm_kit.commands.given import Asked, Opening, checked_device
+from audiolm_kit.published import names
 
 if TYPE_CHECKING:
     from audiolm_kit.inference.audiogen import AudioGen
@@ -37,6 +39,7 @@ def generate(
         voice: A recording in whose voice that is said.
     """
     lines = (*texts, *text)
+    asked = asked if semantics_of else as_long_as_usual(checkpoint, lines, asked)
     if is_audiolm(checkpoint):
         order = unscripted(lines, asked, sampling, candidates, scorer, semantics_of=semantics_of, voice=voice)
         make_unscripted(order, checkpoint, opening)
@@ -143,11 +146,22 @@ def make_unscripted(order: Unscripted, checkpoint: str, opening: Opening) -> Non
 
 
 def is_audiolm(folder: str) -> bool:
-    """Whether a checkpoint, a folder or one of the hub, says that it is an AudioLM."""
+    """Whether a checkpoint, a folder or a model by its name, says that it is an AudioLM."""
     from audiolm_kit import hub
     from audiolm_kit.checkpoint import CONFIG, kind_of
 
-    return kind_of(hub.local(folder, [CONFIG]) if hub.is_name(folder) else folder) == "AudioLM"
+    there = names.found(folder) or (hub.local(folder, [CONFIG]) if hub.is_name(folder) else folder)
+    return kind_of(there) == "AudioLM"
+
+
+def as_long_as_usual(checkpoint: str, lines: tuple[str, ...], asked: Asked) -> Asked:
+    """With the seconds that a model of the package makes best, where neither an option nor a timeline says any."""
+    own = names.found(checkpoint)
+    if own is None or asked.seconds is not None or asked.endless:
+        return asked
+    from audiolm_kit.inference.timeline import is_timeline
+
+    return asked if is_timeline(lines) else replace(asked, seconds=names.example(own).seconds)
 
 
 def refuse_stages(folder: str, **given: object) -> None:

@@ -6,6 +6,7 @@ import logging
 import os
 import sys
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,6 +14,10 @@ from audiolm_kit.commands.given import UNSAID, checked_device
 
 if TYPE_CHECKING:
     from pytorch_lightning.cli import LightningArgumentParser
+    from torch import Tensor
+
+    from audiolm_kit.data.manifest import Row
+    from audiolm_kit.semantic.spectrum import SpectrumOptions
 
 # Said by Lightning about itself; nothing that a user can do or should know.
 NOISE = (
@@ -124,9 +129,7 @@ def kmeans(
     codebook_size: int = 500,
     sample_rate: int = UNSAID,
     frame_rate: float = UNSAID,
-    dynamic_range_db: float = 0.0,
-    standardised: bool = False,
-    context: int = 0,
+    spectrum: SpectrumOptions,
     split: str = "train",
     max_frames: int = 500_000,
     seed: int = 0,
@@ -142,41 +145,40 @@ def kmeans(
         codebook_size: How many different codes.
         sample_rate: Of mfcc and mel, 16000 unless said; a model has its own.
         frame_rate: Frames a second of mfcc and mel, 50 unless said; a model has its own.
-        dynamic_range_db: In mfcc or mel nothing counts as more than this softer than the loudest; 0 leaves it as it is.
-        standardised: Take each sound's own mean and deviation out of mfcc or mel: codes tell less of the voice.
-        context: As many frames of mfcc or mel on each side stand beside every frame.
         split: Only recordings of this split (or of none); '' takes all.
         max_frames: As many frames at most, drawn evenly, go into the k-means.
         seed: The same seed finds the same codes.
         device: Where to compute features: cpu, cuda, or auto for the best there is.
     """
-    from tqdm import tqdm
-
-    from audiolm_kit import audio, checkpoint
-    from audiolm_kit.data.manifest import read_manifest
+    from audiolm_kit import checkpoint
     from audiolm_kit.semantic.fit import features_from, fit_tokenizer
 
     checkpoint.refuse_foreign(Path(output))
-    found = features_from(
-        features,
-        layer,
-        sample_rate,
-        frame_rate,
-        dynamic_range_db=dynamic_range_db,
-        standardised=standardised,
-        context=context,
-    )
+    found, rows = features_from(features, layer, sample_rate, frame_rate, spectrum), rows_of(manifest, split)
+    sounds, place = waveforms(rows, found.config.sample_rate), checked_device(device)
+    made = fit_tokenizer(found, sounds, codebook_size, seed=seed, max_frames=max_frames, device=place)
+    checkpoint.save(made, output)
+    print(f"{output}: {codebook_size} codes, {made.frame_rate:g} a second, of {len(rows)} sounds")
+
+
+def rows_of(manifest: str, split: str) -> list[Row]:
+    """The rows of a split and of none; with '' all."""
+    from audiolm_kit.data.manifest import read_manifest
+
     rows = [row for row in read_manifest(manifest) if not split or row.split in (None, split)]
     if not rows:
         raise ValueError(f"{manifest} has no rows of split {split!r}: give another, or '' for all")
-    rate = found.config.sample_rate
-    shown = tqdm(rows, unit="clip", desc="kmeans", disable=not sys.stderr.isatty())
-    waveforms = (audio.fit(audio.read(row.path, row.start, row.duration), rate, 1).samples[0] for row in shown)
-    made = fit_tokenizer(
-        found, waveforms, codebook_size, seed=seed, max_frames=max_frames, device=checked_device(device)
-    )
-    checkpoint.save(made, output)
-    print(f"{output}: {codebook_size} codes, {made.frame_rate:g} a second, of {len(rows)} sounds")
+    return rows
+
+
+def waveforms(rows: list[Row], sample_rate: int) -> Iterator[Tensor]:
+    """The recordings of rows, mono, [L] each, while a bar tells how far they are."""
+    from tqdm import tqdm
+
+    from audiolm_kit import audio
+
+    for row in tqdm(rows, unit="clip", desc="kmeans", disable=not sys.stderr.isatty()):
+        yield audio.fit(audio.read(row.path, row.start, row.duration), sample_rate, 1).samples[0]
 
 
 def assemble(*stages: str, output: str) -> None:

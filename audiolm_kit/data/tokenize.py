@@ -139,10 +139,7 @@ def tokenize(
     began = time.perf_counter()
     if bool(options.other_voices) != (revoice is not None):
         raise ValueError(f"other_voices is {options.other_voices}, and revoice is {revoice}: give both, or neither")
-    rows = read_manifest(manifest, options.split)
-    if not rows:
-        wanted = "rows" if options.split is None else f"rows of split {options.split!r}"
-        raise ValueError(f"{manifest} has no {wanted}: nothing to tokenize")
+    rows = _rows(manifest, options.split)
     output, root = Path(output), Path(manifest).resolve().parent
     token_format = TokenFormat(
         fingerprint, codec.num_codebooks, codec.codebook_size, codec.frame_rate, codec.sample_rate
@@ -151,16 +148,24 @@ def tokenize(
     _begin(output, _plan(rows, root, token_format, options))
     if isinstance(codec, nn.Module):
         codec.eval().to(options.device)
+    encode = partial(_codes, codec, revoice, options)
     groups = [jobs[first : first + options.rows_per_shard] for first in range(0, len(jobs), options.rows_per_shard)]
     with tqdm(total=len(jobs), unit="clip", desc="tokenize", disable=not sys.stderr.isatty()) as progress:
         for number, group in enumerate(groups):
             if _is_done(output, Part(number, len(groups)), token_format):
                 progress.update(len(group))
                 continue
-            encode = partial(_codes, codec, revoice, options)
             written, skipped = _encode_group(codec, _watched(group, progress), root, options, encode)
             write_part(output, Part(number, len(groups), tuple(skipped)), written, token_format)
     return _finish(output, len(groups), began)
+
+
+def _rows(manifest: str | Path, split: str | None) -> list[Row]:
+    rows = read_manifest(manifest, split)
+    if not rows:
+        wanted = "rows" if split is None else f"rows of split {split!r}"
+        raise ValueError(f"{manifest} has no {wanted}: nothing to tokenize")
+    return rows
 
 
 def _jobs(rows: list[Row], options: TokenizeOptions) -> Iterator[_Job]:

@@ -62,7 +62,7 @@ class FeatureConfig:
             raise ValueError(f"num_mels is {self.num_mels}, {COEFFICIENTS} cepstral coefficients need as many at least")
         if not 0 <= self.peak <= 1:
             raise ValueError(f"peak of the features is {self.peak}, wanted 0 (leave levels alone) to 1 (full scale)")
-        if self.dynamic_range_db < 0:
+        if not self.dynamic_range_db >= 0:  # nor NaN
             raise ValueError(f"dynamic_range_db is {self.dynamic_range_db}: give 0 (all) or decibels above it")
         if self.context < 0:
             raise ValueError(f"context of the features is {self.context}: give 0 (none) or more frames")

@@ -6,7 +6,7 @@ L samples, T frames, D dimensions of a frame.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -17,10 +17,13 @@ from audiolm_kit import audio, checkpoint
 from audiolm_kit.semantic.features import FeatureConfig, FrameFeatures
 from audiolm_kit.semantic.kmeans import fit_kmeans
 from audiolm_kit.semantic.masked import MaskedModel
+from audiolm_kit.semantic.spectrum import SpectrumOptions
 from audiolm_kit.semantic.tokenizer import SemanticTokenizer, with_centroids
 
 SAMPLE_RATE = 16000
 FRAME_RATE = 50.0
+PLAIN = SpectrumOptions()
+"""Spectra as they are."""
 
 
 def features_from(
@@ -28,10 +31,7 @@ def features_from(
     layer: int | None = None,
     sample_rate: int | None = None,
     frame_rate: float | None = None,
-    *,
-    dynamic_range_db: float = 0.0,
-    standardised: bool = False,
-    context: int = 0,
+    spectrum: SpectrumOptions = PLAIN,
 ) -> FrameFeatures:
     """The features of a name.
 
@@ -40,9 +40,7 @@ def features_from(
         layer: Of a model, where it must be said: which is best, ABX tells.
         sample_rate: Of mel and mfcc, 16000 where None; models have their own, and another is refused.
         frame_rate: Frames a second, likewise, 50 where None.
-        dynamic_range_db: Of mel and mfcc, as ``FeatureConfig`` says; as are the next two.
-        standardised: Each sound by itself.
-        context: Neighbours beside every frame.
+        spectrum: Of mel and mfcc; frames of a model stay as they are, and any other than the default is refused.
 
     Raises:
         FileNotFoundError: No model stands under this name.
@@ -52,11 +50,8 @@ def features_from(
         if layer is not None:
             raise ValueError(f"layer is {layer}, but {name} has no layers: leave it out")
         rates = SAMPLE_RATE if sample_rate is None else sample_rate, FRAME_RATE if frame_rate is None else frame_rate
-        plain = _plain(name, *rates)
-        return FrameFeatures(
-            replace(plain, dynamic_range_db=dynamic_range_db, standardised=standardised, context=context)
-        )
-    if standardised or context or dynamic_range_db:
+        return FrameFeatures(replace(_plain(name, *rates), **asdict(spectrum)))
+    if spectrum != PLAIN:
         raise ValueError(f"{name} is a model, whose frames stay as they are: leave standardised and such out")
     if layer is None:
         raise ValueError(f"{name} has several layers: say which one gives the features")
@@ -64,7 +59,12 @@ def features_from(
         features = FrameFeatures.of_masked(checkpoint.load(MaskedModel, name), layer)
     else:
         features = FrameFeatures.of_ssl(name, layer)
-    config = features.config
+    _check_rates(name, features.config, sample_rate, frame_rate)
+    return features
+
+
+def _check_rates(name: str, config: FeatureConfig, sample_rate: int | None, frame_rate: float | None) -> None:
+    """Refuse other rates than a model's own."""
     found: dict[str, tuple[float | None, float]] = {
         "sample_rate": (sample_rate, config.sample_rate),
         "frame_rate": (frame_rate, config.sample_rate / config.hop),
@@ -72,7 +72,6 @@ def features_from(
     for what, (given, own) in found.items():
         if given is not None and given != own:
             raise ValueError(f"{what} is {given}, but {name} has {own:g}: give that, or leave it out")
-    return features
 
 
 def _plain(kind: str, sample_rate: int, frame_rate: float) -> FeatureConfig:

@@ -15,7 +15,7 @@ from audiolm_kit.semantic.kmeans import Sample, assign
 from audiolm_kit.semantic.tokenizer import SemanticTokenizer
 
 POOL = 6000
-"""Frames that are kept of each speaker: two minutes at 50 a second."""
+"""Frames that are kept of each speaker, drawn evenly: two minutes at 50 a second."""
 AT_ONCE = 1024
 """Frames that are looked up at once: a table of so many by POOL distances takes 25 MB."""
 
@@ -23,9 +23,11 @@ AT_ONCE = 1024
 class OtherVoices:
     """Codes of recordings, each frame replaced by the mean of those of one other speaker that are nearest to it.
 
-    Codes of little speakers' sets say who speaks. An acoustic stage that learns on codes which others lent cannot go by
-    that: it has to take the voice from the acoustic prompt, and without one it makes one up. After the voice conversion
-    of Baas et al. 2023 (arXiv:2305.18975), which goes on from such frames to sound; here they become codes.
+    Codes that were found for few speakers tell who speaks. An acoustic stage that learns on codes which others lent
+    cannot go by that: it has to take the voice from the acoustic prompt, and without one it makes one up. After the
+    voice conversion of Baas et al. 2023 (arXiv:2305.18975), which goes on from such frames to sound; here they become
+    codes. There the nearest are those at the smallest angle, here those at the smallest distance, by which codes are
+    chosen too.
     """
 
     def __init__(self, tokenizer: SemanticTokenizer, sounds: Iterable[tuple[str, Tensor]], neighbours: int) -> None:

@@ -6,6 +6,7 @@ Shapes: B batch, L samples, T frames, M mel bands, C coefficients, F frequency b
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +20,18 @@ WINDOW_SECONDS = 0.025
 FLOOR = 1e-5
 HEARD = 5.0
 """Frames are heard whose mean log magnitude is no more than this (43 dB) under that of the loudest."""
+
+
+@dataclass(frozen=True)
+class SpectrumOptions:
+    """What is made of the spectra of one sound before they are frames; ``FeatureConfig`` says more of each."""
+
+    dynamic_range_db: float = 0.0
+    """In mfcc or mel nothing counts as more than this softer than the loudest; 0 leaves it as it is."""
+    standardised: bool = False
+    """Take each sound's own mean and deviation out of mfcc or mel: codes tell less of the voice."""
+    context: int = 0
+    """As many frames of mfcc or mel on each side stand beside every frame."""
 
 
 class LogMel(nn.Module):

@@ -16,6 +16,12 @@ from audiolm_kit.evaluation import listeners
 from audiolm_kit.evaluation.listeners import Recogniser, Tagger, Voice
 
 RATE = 16000
+SMALL: dict[str, Any] = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
+OF_SAMPLES: dict[str, Any] = {
+    **{"conv_dim": (8, 8), "conv_kernel": (10, 8), "conv_stride": (10, 8), "num_feat_extract_layers": 2},
+    **{"num_conv_pos_embeddings": 4, "num_conv_pos_embedding_groups": 2},
+}
+"""Of models that read samples."""
 
 
 def tone(hertz: float, seconds: float = 0.5, rate: int = RATE) -> Sound:
@@ -36,8 +42,7 @@ def ast(tmp_path_factory: pytest.TempPathFactory) -> str:
     from transformers import ASTConfig, ASTFeatureExtractor, ASTForAudioClassification
 
     folder = tmp_path_factory.mktemp("ast")
-    sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
-    config = ASTConfig(**sizes, num_labels=5, max_length=64, num_mel_bins=32)
+    config = ASTConfig(**SMALL, num_labels=5, max_length=64, num_mel_bins=32)
     drawn(ASTForAudioClassification(config)).save_pretrained(folder)
     ASTFeatureExtractor(max_length=64, num_mel_bins=32).save_pretrained(folder)
     return str(folder)
@@ -48,22 +53,8 @@ def voice(tmp_path_factory: pytest.TempPathFactory) -> str:
     from transformers import Wav2Vec2FeatureExtractor, WavLMConfig, WavLMForXVector
 
     folder = tmp_path_factory.mktemp("voice")
-    config = WavLMConfig(
-        hidden_size=16,
-        num_hidden_layers=1,
-        num_attention_heads=2,
-        intermediate_size=16,
-        conv_dim=(8, 8),
-        conv_kernel=(10, 8),
-        conv_stride=(10, 8),
-        num_feat_extract_layers=2,
-        num_conv_pos_embeddings=4,
-        num_conv_pos_embedding_groups=2,
-        tdnn_dim=(16, 16, 16),
-        tdnn_kernel=(3, 3, 1),
-        tdnn_dilation=(1, 2, 1),
-        xvector_output_dim=12,
-    )
+    layers = {"tdnn_dim": (16, 16, 16), "tdnn_kernel": (3, 3, 1), "tdnn_dilation": (1, 2, 1)}
+    config = WavLMConfig(**SMALL, **OF_SAMPLES, **layers, xvector_output_dim=12)
     drawn(WavLMForXVector(config)).save_pretrained(folder)
     Wav2Vec2FeatureExtractor().save_pretrained(folder)
     return str(folder)
@@ -77,20 +68,7 @@ def recogniser(tmp_path_factory: pytest.TempPathFactory) -> str:
     letters = ["<pad>", "<s>", "</s>", "<unk>", "|", *"ABCDEFGH"]
     (folder / "vocab.json").write_text(json.dumps({letter: place for place, letter in enumerate(letters)}))
     Wav2Vec2CTCTokenizer(str(folder / "vocab.json")).save_pretrained(folder)
-    config = Wav2Vec2Config(
-        vocab_size=len(letters),
-        hidden_size=16,
-        num_hidden_layers=1,
-        num_attention_heads=2,
-        intermediate_size=16,
-        conv_dim=(8, 8),
-        conv_kernel=(10, 8),
-        conv_stride=(10, 8),
-        num_feat_extract_layers=2,
-        num_conv_pos_embeddings=4,
-        num_conv_pos_embedding_groups=2,
-    )
-    model = drawn(Wav2Vec2ForCTC(config))
+    model = drawn(Wav2Vec2ForCTC(Wav2Vec2Config(**SMALL, **OF_SAMPLES, vocab_size=len(letters))))
     model.lm_head.bias.data[:5] = -100  # letters alone
     model.save_pretrained(folder)
     Wav2Vec2FeatureExtractor().save_pretrained(folder)

@@ -11,6 +11,7 @@ from torch import Tensor
 from audiolm_kit import checkpoint
 from audiolm_kit.semantic.fit import features_from, fit_tokenizer
 from audiolm_kit.semantic.masked import MaskedConfig, MaskedModel
+from audiolm_kit.semantic.spectrum import SpectrumOptions
 
 MASKED = MaskedConfig(sample_rate=4000, hop=80, num_mels=20, dim=16, heads=2, layers=2)
 
@@ -25,7 +26,7 @@ def test_names_of_features(tmp_path: Path) -> None:
     assert (mfcc.kind, mfcc.sample_rate, mfcc.hop) == ("mfcc", 16000, 320)
     mel = features_from("mel", sample_rate=8000, frame_rate=100.0).config
     assert (mel.kind, mel.sample_rate, mel.hop) == ("mel", 8000, 80)
-    of_a_sound = features_from("mfcc", sample_rate=8000, standardised=True, context=3)
+    of_a_sound = features_from("mfcc", sample_rate=8000, spectrum=SpectrumOptions(standardised=True, context=3))
     assert (of_a_sound.config.standardised, of_a_sound.config.context, of_a_sound.dim) == (True, 3, 7 * 13)
     checkpoint.save(MaskedModel(MASKED), tmp_path / "masked")
     ours = features_from(str(tmp_path / "masked"), 1, sample_rate=4000, frame_rate=50.0).config
@@ -44,9 +45,12 @@ def test_names_and_numbers_that_cannot_be_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="frame_rate is 25, but .* has 50"):
         features_from(folder, 1, frame_rate=25)
     with pytest.raises(ValueError, match="masked is a model, whose frames stay as they are"):
-        features_from(folder, 1, standardised=True)
+        features_from(folder, 1, spectrum=SpectrumOptions(standardised=True))
     with pytest.raises(ValueError, match="context of the features is -1: give 0"):
-        features_from("mfcc", context=-1)
+        features_from("mfcc", spectrum=SpectrumOptions(context=-1))
+    for least in (-1.0, float("nan")):
+        with pytest.raises(ValueError, match="dynamic_range_db is .*: give 0"):
+            features_from("mfcc", spectrum=SpectrumOptions(dynamic_range_db=least))
     for rate in (30.0, 0.0, -1.0, 99999.0):
         with pytest.raises(ValueError, match="does not divide sample_rate 16000"):
             features_from("mel", frame_rate=rate)

@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from audiolm_kit.semantic import other_voices
 from audiolm_kit.semantic.features import FeatureConfig, FrameFeatures
 from audiolm_kit.semantic.fit import fit_tokenizer
 from audiolm_kit.semantic.other_voices import OtherVoices
@@ -62,6 +63,15 @@ def test_each_item_of_a_batch_is_drawn_by_itself(tokenizer: SemanticTokenizer) -
     for place in range(2):
         alone = others.encode(audio[place : place + 1], ["ann", "bob"][place : place + 1], draws[place : place + 1])
         assert torch.equal(together[place : place + 1], alone)
+
+
+def test_codes_do_not_depend_on_how_many_frames_are_looked_up_at_once(
+    tokenizer: SemanticTokenizer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    others, audio = OtherVoices(tokenizer, SOUNDS, neighbours=2), said("ann", [0, 1, 2])[None, None]
+    whole = others.encode(audio, ["ann"], [(4,)])
+    monkeypatch.setattr(other_voices, "AT_ONCE", 7)  # of 30 frames: the last piece is shorter
+    assert torch.equal(others.encode(audio, ["ann"], [(4,)]), whole)
 
 
 def test_a_stranger_gets_any_voice(tokenizer: SemanticTokenizer) -> None:

@@ -19,7 +19,7 @@ import audiolm_kit
 from audiolm_kit import cli
 
 ROOT = Path(__file__).parents[2]
-SETTINGS = yaml.safe_load((ROOT / "mkdocs.yml").read_text(encoding="utf-8"))
+SETTINGS = yaml.safe_load((ROOT / "tools" / "mkdocs.yml").read_text(encoding="utf-8"))
 NAMED = re.compile(r"^::: (\S+)$", re.MULTILINE)
 REFERENCE = "".join(path.read_text(encoding="utf-8") for path in sorted((ROOT / "docs" / "reference").glob("*.md")))
 
@@ -153,7 +153,8 @@ def test_the_reference_has_all_public_names_and_all_that_recipes_name() -> None:
 @pytest.mark.slow
 @pytest.mark.skipif(importlib.util.find_spec("mkdocs") is None, reason="no mkdocs: make docs installs it")
 def test_the_site_builds_without_a_warning(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "-d", str(tmp_path)]
+    command = [sys.executable, "-m", "mkdocs", "build", "-f", "tools/mkdocs.yml", "--strict", "--quiet"]
+    command += ["-d", str(tmp_path)]
     environment = {**os.environ, "NO_MKDOCS_2_WARNING": "1"}
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

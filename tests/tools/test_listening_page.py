@@ -123,55 +123,10 @@ def test_title_is_escaped(items: Path, tmp_path: Path) -> None:
     assert page.told["title"] == "</script><script>alert(1)</script>"
 
 
-def test_a_folder_gives_every_sound_with_its_sub_folder_as_role(tmp_path: Path) -> None:
-    for place in ("real/a.wav", "generated/a.flac", "generated/deep/b.wav"):
-        chirp(tmp_path / "in" / place)
-    (tmp_path / "in/real/a.json").write_text('{"text": "a chirp"}')
-    items = tool.read_items(tmp_path / "in")
-    assert [(item.role, item.name, item.text) for item in items] == [
-        ("generated", "a", ""),
-        ("generated", "b", ""),
-        ("real", "a", "a chirp"),
-    ]
-
-
-def test_numbered_sounds_come_in_the_order_of_their_numbers(tmp_path: Path) -> None:
-    for number in (10, 2, 1):
-        chirp(tmp_path / f"in/generated/{number}.wav")
-    assert [item.name for item in tool.read_items(tmp_path / "in")] == ["1", "2", "10"]
-
-
 def test_relative_folder_is_found_from_where_the_tool_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     chirp(tmp_path / "in/real/a.wav")
     monkeypatch.chdir(tmp_path)
     assert len(make_page(Path("in"), Path("page")).links) == 2
-
-
-# --- what belongs together --------------------------------------------------------------------------------------------
-
-
-def test_sounds_without_text_belong_together_by_name_where_roles_share_one(tmp_path: Path) -> None:
-    for place in ("real/a.wav", "made/a.wav", "made/b.wav", "real/c.wav"):
-        chirp(tmp_path / "in" / place)
-    groups = tool.by_text(tool.read_items(tmp_path / "in"))
-    assert [(heading, [item.role for item in group]) for heading, group in groups] == [
-        ("a", ["real", "made"]),
-        ("", ["real", "made"]),
-    ]
-    page = make_page(tmp_path / "in", tmp_path / "page")
-    assert [(item["item"], len(item["sounds"])) for item in page.told["items"]] == [("a", 2), ("c", 1), ("b", 1)]
-
-
-def test_a_prompt_that_a_sidecar_names_stands_beside_what_follows_it(tmp_path: Path) -> None:
-    chirp(tmp_path / "prompts/voice.wav")
-    for name, prompt in (("1", "../prompts/voice.wav"), ("2", "../prompts/gone.wav")):
-        chirp(tmp_path / f"in/{name}.wav")
-        (tmp_path / f"in/{name}.json").write_text(json.dumps({"text": name, "prompt": prompt}))
-    groups = tool.by_text(tool.read_items(tmp_path / "in"))
-    assert [[(item.role, item.name) for item in group] for _, group in groups] == [
-        [("prompt", "voice"), ("sound", "1")],
-        [("sound", "2")],
-    ]
 
 
 def test_an_evaluation_can_link_to_the_generation_of_a_name(tmp_path: Path) -> None:
@@ -181,6 +136,13 @@ def test_an_evaluation_can_link_to_the_generation_of_a_name(tmp_path: Path) -> N
     assert [name for name in page.named if name.startswith("sound-")] == ["sound-a_b"]
     text = (tmp_path / "page/index.html").read_text()
     assert text.index('id="sound-a_b"') > text.index(">real<")
+
+
+def test_an_evaluation_links_to_what_follows_a_prompt_of_the_same_name(tmp_path: Path) -> None:
+    for role in ("prompt", "generated"):
+        chirp(tmp_path / "in" / role / "3.wav")
+    text = (make_page(tmp_path / "in", tmp_path / "page").folder / "index.html").read_text()
+    assert text.index(">generated<") - 200 < text.index('id="sound-3"') < text.index(">generated<")
 
 
 # --- what the tests are told ------------------------------------------------------------------------------------------
@@ -194,6 +156,13 @@ def test_all_roles_but_the_prompt_are_judged_and_every_pair_is_compared(items: P
     assert one["pairs"] == [["real", "reconstruction"], ["real", "generated"]]
     two = make_page(items, tmp_path / "page", "--arms", "generated", "real").told
     assert two["arms"] == ["real", "generated"] and two["pairs"] == [["real", "generated"]]
+
+
+def test_what_is_heard_together_is_an_item_and_what_stands_alone_is_one_each(tmp_path: Path) -> None:
+    for place in ("real/a.wav", "made/a.wav", "made/b.wav", "real/c.wav"):
+        chirp(tmp_path / "in" / place)
+    told = make_page(tmp_path / "in", tmp_path / "page").told
+    assert [(item["item"], len(item["sounds"])) for item in told["items"]] == [("a", 2), ("c", 1), ("b", 1)]
 
 
 def test_the_name_of_a_page_follows_its_sounds_and_questions_alone(items: Path, tmp_path: Path) -> None:
@@ -210,6 +179,19 @@ def test_a_page_without_browse_names_no_role_but_in_its_data(items: Path, tmp_pa
     sources = [sound["source"] for item in page.told["items"] for sound in item["sounds"]]
     assert all((tmp_path / "page" / source).is_file() for source in sources)
     assert not any(role in source for role in tool.ROLES for source in sources)
+
+
+def test_each_sound_is_told_the_prompt_that_its_note_names(tmp_path: Path) -> None:
+    for number in (1, 2):
+        chirp(tmp_path / f"prompts/{number}.wav", rising=number == 1)
+    for name, prompt in (("a", 2), ("b", 1), ("c", 2)):
+        chirp(tmp_path / f"in/continuation/{name}.wav")
+        note = {"text": "a dog", "prompt": f"../../prompts/{prompt}.wav"}
+        (tmp_path / f"in/continuation/{name}.json").write_text(json.dumps(note))
+    [item] = make_page(tmp_path / "in", tmp_path / "page").told["items"]
+    names = {sound["number"]: sound["name"] for sound in item["sounds"] if sound["arm"] == "prompt"}
+    told = {sound["name"]: names[sound["prompt"]] for sound in item["sounds"] if "prompt" in sound}
+    assert told == {"a": "2", "b": "1", "c": "2"}
 
 
 def test_an_embedded_page_is_one_file_that_holds_the_very_sounds(items: Path, tmp_path: Path) -> None:
@@ -286,6 +268,7 @@ def test_page_path_is_printed_last(items: Path, tmp_path: Path, capsys: pytest.C
         ('{"path": "made.wav"}', "want a list"),
         ('[{"text": "no path"}]', "want a list"),
         ('[{"path": "missing.wav"}]', "no such sound"),
+        ('[{"path": "items.json"}]', "items.json: not every browser plays that; want .wav"),
         ("[]", "no sounds"),
     ],
 )
@@ -303,7 +286,7 @@ def test_bad_lists_end_with_one_line_and_no_page(items: Path, tmp_path: Path, ca
     [
         (["--arms", "real", "made"], "no sound has the role 'made'; there are real, reconstruction, generated"),
         (["--against", "base"], "no sound has the role 'base'"),
-        (["--arms", "real", "--against", "generated"], "add it there"),
+        (["--arms", "real", "--against", "generated"], "--against generated is not among --arms real: add it there"),
         (["--modes", "ab", "--arms", "real"], "nothing to compare"),
         (["--trials", "-1"], "--trials is -1"),
     ],
@@ -314,3 +297,21 @@ def test_bad_options_end_with_one_line_and_no_page(items: Path, tmp_path: Path, 
     error = capsys.readouterr().err
     assert stopped.value.code == 2 and error.count("\n") == 1 and said in error
     assert not (tmp_path / "page").exists()
+
+
+@pytest.mark.parametrize(
+    ("roles", "options", "said"),
+    [
+        (["prompt"], ["--modes", "mos"], "all sounds are prompts, which no test judges"),
+        (["prompt"], ["--modes", "ab", "mos"], "all sounds are prompts, which no test judges"),
+        (["prompt", "made"], ["--against", "prompt"], "--against prompt is not among --arms made: add it there"),
+    ],
+)
+def test_a_page_on_which_nothing_can_be_done_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], roles: list[str], options: list[str], said: str
+) -> None:
+    for role in roles:
+        chirp(tmp_path / "in" / role / "a.wav")
+    with pytest.raises(SystemExit):
+        make_page(tmp_path / "in", tmp_path / "page", *options)
+    assert said in capsys.readouterr().err and not (tmp_path / "page").exists()

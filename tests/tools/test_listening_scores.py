@@ -157,6 +157,18 @@ def test_bad_files_end_with_one_line(tmp_path: Path, capsys, content: str, said:
     assert stopped.value.code == 2 and error.count("\n") == 1 and said in error
 
 
+@pytest.mark.parametrize("content", [b"\xff\xfe\x00", (",".join(MOS) + '\np,mos,"anna').encode()])
+def test_a_file_that_is_no_csv_is_named(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "x.csv").write_bytes(content)
+    with pytest.raises(ValueError, match=r"x\.csv: no CSV file that a listening page has saved"):
+        tool.read_answers([tmp_path])
+
+
+def test_ends_of_lines_within_an_item_stay(tmp_path: Path) -> None:
+    file = saved(tmp_path / "x.csv", [{"arm": "x", "score": 3, "item": "two\r\nlines"}])
+    assert tool.read_answers([file])[0].item == "two\r\nlines"
+
+
 def test_an_empty_folder_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"no \.csv files"):
         tool.read_answers([tmp_path])

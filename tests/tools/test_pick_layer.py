@@ -81,6 +81,20 @@ def test_words_are_told_apart(manifest: Path, tmp_path: Path, capsys: pytest.Cap
         assert len(scores[kind]["across"]["interval"]) == 2
 
 
+def test_what_spectra_become_is_compared_too_and_models_refuse_it(
+    manifest: Path, masked: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shaped = ("--dynamic_range_db", "43", "--standardised", "--context", "2")
+    run(manifest, "--sample_rate", str(RATE), *shaped, "-o", str(tmp_path / "layers.json"))
+    told = json.loads((tmp_path / "layers.json").read_text())
+    assert [told["options"][name] for name in ("dynamic_range_db", "standardised", "context")] == [43, True, 2]
+    run(manifest, "--sample_rate", str(RATE), "-o", str(tmp_path / "plain.json"))
+    assert told["layers"] != json.loads((tmp_path / "plain.json").read_text())["layers"]
+    with pytest.raises(SystemExit):
+        run(manifest, "--layers", "1", *shaped, features=str(masked))
+    assert "is a model, whose frames stay as they are" in capsys.readouterr().err
+
+
 def test_each_layer_of_a_masked_model_has_its_row(
     manifest: Path, masked: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

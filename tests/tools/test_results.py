@@ -72,6 +72,12 @@ def test_a_row_says_value_interval_count_and_rule(recipe: Path) -> None:
     assert wanted in rewritten(recipe).splitlines()
 
 
+def test_a_rule_of_so_many_times_is_reached_by_a_factor(recipe: Path) -> None:
+    rule = {"wanted": "at least 3.3 times as fast as 1 stream", "reached": 5.5703, "passed": True}
+    written(recipe, table=[{"what": "seconds", "value": 7.784, "rule": rule}])
+    assert f"| seconds | 7.784 |  |  | {rule['wanted']} | x5.57 | met |" in rewritten(recipe).splitlines()
+
+
 def test_a_similarity_is_no_percentage_and_a_missing_value_is_said(recipe: Path) -> None:
     written(recipe, table=[{"what": "voice", "value": 0.8712}, {"what": "silence only", "value": None, "count": 0}])
     lines = rewritten(recipe).splitlines()
@@ -152,6 +158,12 @@ def test_a_figure_is_read_anew_and_keeps_its_decimals(recipe: Path, front: Path)
     front.write_text("-0.12<!-- a/main: digit -->, 1 %<!-- a/main: digit -->, 1.0<!-- a/main: steps -->")
     results.main([])
     assert front.read_text() == "0.91<!-- a/main: digit -->, 91 %<!-- a/main: digit -->, 4,321.5<!-- a/main: steps -->"
+
+
+def test_a_dash_between_figures_is_no_sign(front: Path) -> None:
+    front.write_text("from 3-5<!-- a/main: steps of -->")
+    results.main([])
+    assert front.read_text() == "from 3-4,322<!-- a/main: steps of -->"
 
 
 @pytest.mark.parametrize(

@@ -145,7 +145,8 @@ class Track {
   }
 
   fail(error) {
-    if (error && error.name === "AbortError") return; // paused before it had begun
+    // Paused before it had begun, or a browser that wants a click first.
+    if (error && ["AbortError", "NotAllowedError"].includes(error.name)) return;
     this.broken = true;
     this.clock.textContent = "cannot be played";
     this.box.classList.remove("playing");

@@ -44,8 +44,11 @@ function ofArm(item, arm) {
   return item.sounds.filter((sound) => sound.arm === arm);
 }
 
-function promptOf(item, design) {
-  return design.arms.includes(design.prompt) ? null : ofArm(item, design.prompt)[0] || null;
+/** What a sound continues: the prompt that its note names or else that of its take, or the only one. */
+function promptOf(item, design, sound) {
+  if (design.arms.includes(design.prompt)) return null;
+  const prompts = ofArm(item, design.prompt);
+  return prompts.find((each) => each.number === sound.prompt) || prompts[sound.take - 1] || prompts[0] || null;
 }
 
 /**
@@ -58,8 +61,11 @@ function abTrials(design, seed) {
     const found = [];
     for (const item of design.items) {
       const [ones, others] = [ofArm(item, one), ofArm(item, other)];
-      for (let take = 0; take < Math.min(ones.length, others.length); take++)
-        found.push({ item: item.item, prompt: promptOf(item, design), take: take + 1, sides: [ones[take], others[take]], one });
+      for (let take = 0; take < Math.min(ones.length, others.length); take++) {
+        const sides = [ones[take], others[take]];
+        const prompt = promptOf(item, design, sides.find((sound) => sound.prompt) || sides[0]);
+        found.push({ item: item.item, prompt, take: take + 1, sides, one });
+      }
     }
     return shuffled(found, random);
   });
@@ -81,7 +87,7 @@ function mosTrials(design, seed) {
     const found = [];
     for (const item of design.items)
       for (const sound of ofArm(item, arm))
-        found.push({ item: item.item, prompt: promptOf(item, design), take: sound.take, sides: [sound] });
+        found.push({ item: item.item, prompt: promptOf(item, design, sound), take: sound.take, sides: [sound] });
     return shuffled(found, random);
   });
   return shuffled(byTurns(lists, design.trials), random);

@@ -1,0 +1,1 @@
+"""Models that come with the package: a checkpoint folder for each, by its name."""
