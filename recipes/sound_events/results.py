@@ -44,6 +44,10 @@ SIZES = {
     "books-2": "2 codebooks instead of 4",
     "books-8": "8 codebooks instead of 4",
     "rounds-0": "no rounds of Griffin and Lim",
+    "both": "windows of 30 ms, 25 frames a second",
+    "both-dims-128": "the same, 128 principal components",
+    "both-books-3": "the same, 3 codebooks",
+    "both-books-6": "the same, 6 codebooks",
     "unquantized": "its components as they are, without codebooks",
 }
 
