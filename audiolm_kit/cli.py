@@ -96,12 +96,17 @@ def run(name: str, given: list[str]) -> int | None:
     if function is training.fit:
         training.fit(*given)
         return None
-    kind = None
-    if options:
-        home, _, name_of_kind = options.rpartition(".")
-        kind = getattr(import_module(f"audiolm_kit.{home}"), name_of_kind)
-    code: int | None = arguments.call(function, given, f"audiolm-kit {name}", kind)
+    code: int | None = arguments.call(function, given, f"audiolm-kit {name}", options_of(options))
     return code
+
+
+def options_of(options: str | None) -> type | None:
+    """The dataclass whose fields are options of a verb, if it has one."""
+    if options is None:
+        return None
+    home, _, name = options.rpartition(".")
+    kind: type = getattr(import_module(f"audiolm_kit.{home}"), name)
+    return kind
 
 
 def explained(error: Exception) -> str | None:

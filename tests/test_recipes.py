@@ -183,6 +183,8 @@ def tiny_stage(recipe: Recipe, folder: Path) -> dict[str, Any]:
         for name, split in zip(shards, ("train", "valid"), strict=True):
             tokenize(tokenizer, fingerprint, manifest, folder / f"said_{split}", TokenizeOptions(split=split))
             small[name] = folder / f"said_{split}"
+        if wanted.get("prefix", {}).get("frames_per_code") and not data.get("deduplicate", True):
+            sizes["lm.prefix.frames_per_code"] = 4  # of these codes
     return prefixed("model", sizes) | prefixed("data", small)
 
 

@@ -18,7 +18,6 @@ import yaml
 
 from audiolm_kit import cli
 from audiolm_kit.arguments import parser_of
-from audiolm_kit.lm.sampling import Sampling
 from audiolm_kit.transformer import Transformer, TransformerConfig
 
 ROOT = Path(__file__).parents[2]
@@ -75,8 +74,8 @@ def parse(command: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     if verb == "fit":
         assert cli.main(["fit", *given, "--print_config"]) == 0, capsys.readouterr().err
         return
-    options = Sampling if verb in ("generate", "continue") else None
-    parser_of(cli.VERBS[verb].run, f"audiolm-kit {verb}", options).parse_args(given)
+    run, options = cli.VERBS[verb]
+    parser_of(run, f"audiolm-kit {verb}", cli.options_of(options)).parse_args(given)
 
 
 # --- make -------------------------------------------------------------------------------------------------------------

@@ -279,7 +279,7 @@ def test_fit_killed_with_9_and_started_again_ends_with_the_same_codec(manifest: 
     def last_losses(name: str) -> dict[str, str]:
         newest = max((tmp_path / name / "log").glob("version_*/metrics.csv"), key=lambda path: path.stat().st_mtime)
         *_, last = csv.DictReader(newest.open())
-        return last
+        return {key: value for key, value in last.items() if not key.startswith("speed/")}
 
     environment = {**os.environ, "PYTHONPATH": str(Path(audiolm_kit.__file__).parents[1]), "OMP_NUM_THREADS": "1"}
     whole = start("whole")

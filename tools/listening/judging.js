@@ -174,15 +174,15 @@ const judging = {
     for (const button of this.place.querySelectorAll(".answer")) button.setAttribute("aria-disabled", String(!this.ready));
     const missing = this.tracks.filter((track) => !track.heard).map((track) => track.name);
     const open = this.run.answers[this.number] ? "Answered; it can be changed." : "Your answer, please.";
-    this.notice.textContent = this.ready ? open : `Listen to ${missing.join(" and ").replace("Sound", "the sound")} first.`;
+    const told = this.ready ? open : `Listen to ${missing.join(" and ").replace("Sound", "the sound")} first.`;
+    this.notice.textContent = this.unkept ? `${told} ${this.storageNote()}` : told;
   },
 
   answer(value) {
     if (!this.ready) return;
     const kept = this.run.answer(this.number, value, (performance.now() - this.since) / 1000);
-    const next = this.number + 1;
-    this.trial(next);
-    if (!kept && this.number) this.notice.textContent = this.storageNote();
+    this.unkept = !kept;
+    this.trial(this.number + 1);
   },
 
   back() {
