@@ -20,7 +20,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tools"))
 
 from sound_arms import BOLD, SETTINGS, Arm, Item, repeated, setting, write_arm, write_recordings
 
-from audiolm_kit import AudioGen, Sound
+from audiolm_kit import AudioGen, NeuralCodec, Sound, checkpoint
 from audiolm_kit.audio import read, write, write_bytes
 from audiolm_kit.data.manifest import Row, read_manifest
 from audiolm_kit.data.mixing import Mix, mix
@@ -129,12 +129,13 @@ def repeated_rows(rows: list[Row], count: int) -> list[Row]:
     return list(itertools.islice(itertools.cycle(flat), count))
 
 
-def write_real(given: argparse.Namespace, folder: Path, model: AudioGen) -> None:
+def write_real(given: argparse.Namespace, folder: Path) -> None:
     """The held-out recordings and what the codec leaves of them, or training recordings, which thresholds come from."""
     held_out = given.experiment == "recordings"
     rows = read_manifest(given.windows, "valid" if held_out else "train")
     kinds = ("real", "reconstruction") if held_out else ("real",)
-    write_recordings(model.codec, rows, folder, model.fingerprints["codec"], kinds)
+    codec = checkpoint.load(NeuralCodec, given.out / "codec")
+    write_recordings(codec, rows, folder, checkpoint.fingerprint(codec), kinds)
 
 
 def listening(sounds: Path, seed: int) -> list[dict[str, str]]:
@@ -181,7 +182,7 @@ def main() -> None:
         names = [(kind, seed) for seed in given.seeds for kind in given.kinds]
         models = ((kind, seed, AudioGen.load(given.out / "lm" / f"{kind}-{seed}")) for kind, seed in names)
         if given.experiment in ("recordings", "calibration"):
-            write_real(given, folder, next(models)[2])
+            write_real(given, folder)
         else:
             EXPERIMENTS[given.experiment](folder, models, rows, given.count)
     except (ValueError, OSError) as error:
