@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import sys
 import warnings
 from collections.abc import Iterator
@@ -27,6 +28,7 @@ NOISE = (
     "Using ModelCheckpoint with manual optimization",  # about checkpoints of validations, which CodecTask has none of
 )
 ADVERTISEMENT = "litlogger"
+TERMINATED = 128 + signal.SIGTERM  # as a shell says it
 
 
 def fit(*given: str) -> None:
@@ -38,6 +40,9 @@ def fit(*given: str) -> None:
     from pytorch_lightning import LightningDataModule, LightningModule
     from pytorch_lightning.callbacks import ModelCheckpoint
     from pytorch_lightning.cli import LightningCLI
+    from pytorch_lightning.utilities.exceptions import SIGTERMException
+
+    from audiolm_kit.training.stopping import SaveOnTermination
 
     class Fit(LightningCLI):
         """LightningCLI with one subcommand that finds its run's last checkpoint by itself."""
@@ -58,8 +63,10 @@ def fit(*given: str) -> None:
             ready, folder = self.config_init["fit"], Path(self.trainer.default_root_dir) / "checkpoints"
             for callback in self.trainer.checkpoint_callbacks:
                 # Left to itself, Lightning hides them in a folder of the logger that has a new name in each run.
-                if isinstance(callback, ModelCheckpoint) and callback.dirpath is None:
-                    callback.dirpath = str(folder)
+                if isinstance(callback, ModelCheckpoint):
+                    callback.dirpath = callback.dirpath or str(folder)
+                    if callback.save_last:
+                        self.trainer.callbacks.append(SaveOnTermination(callback))  # type: ignore[attr-defined]
             if ready.pop("fresh"):
                 set_aside(folder)
             elif ready["ckpt_path"] is None and (last := newest(folder)):
@@ -71,17 +78,21 @@ def fit(*given: str) -> None:
     set_parsing_settings(docstring_parse_attribute_docstrings=True)
     strict = {"exit_on_error": False}
     usage = "audiolm-kit fit -c RECIPE.yaml [-c CHANGES.yaml ...] [--KEY VALUE ...] [--fresh]"
-    Fit(
-        LightningModule,
-        LightningDataModule,
-        subclass_mode_model=True,
-        subclass_mode_data=True,
-        auto_configure_optimizers=False,
-        seed_everything_default=0,
-        save_config_kwargs={"overwrite": True},
-        parser_kwargs={"prog": "audiolm-kit", **strict, "fit": {"usage": usage, "description": fit.__doc__, **strict}},
-        args=["fit", *given],
-    )
+    try:
+        Fit(
+            LightningModule,
+            LightningDataModule,
+            subclass_mode_model=True,
+            subclass_mode_data=True,
+            auto_configure_optimizers=False,
+            seed_everything_default=0,
+            save_config_kwargs={"overwrite": True},
+            parser_kwargs={"prog": "audiolm-kit", **strict, "fit": {"usage": usage, "description": fit.__doc__, **strict}},
+            args=["fit", *given],
+        )
+    except SIGTERMException:  # an exit without a status: a Makefile or a scheduler would take the run for a finished one
+        print("audiolm-kit fit: terminated before its end; the same command goes on", file=sys.stderr)
+        sys.exit(TERMINATED)
 
 
 def bearable(precision: str | int | None, accelerator: object) -> str | int | None:

@@ -14,18 +14,23 @@ from audiolm_kit.doctor import environment
 
 TASK = '''
 """A task as small as tasks get."""
+import os
+import signal
 from typing import Literal
 import torch
 from pytorch_lightning import LightningDataModule, LightningModule
 
 class TinyTask(LightningModule):
-    def __init__(self, pattern: Literal["delay", "flatten"] = "delay", rate: float = 0.1):
+    def __init__(self, pattern: Literal["delay", "flatten"] = "delay", rate: float = 0.1, terminated: bool = False):
         super().__init__()
+        self.terminated = terminated
         if rate > 9:
             raise ValueError(f"rate is {rate}: give at most 9")
         self.layer = torch.nn.Linear(1, 1)
         self.rate = rate
     def training_step(self, batch, index):
+        if self.terminated and self.global_step == 1:
+            os.kill(os.getpid(), signal.SIGTERM)
         return self.layer(batch).sum()
     def configure_optimizers(self):
         return torch.optim.SGD(self.parameters(), self.rate)
@@ -72,6 +77,19 @@ def test_recipes_lie_in_layers_and_the_command_line_on_top(recipe: Path) -> None
     assert steps_of(recipe.parent / "run" / "checkpoints" / "last.ckpt") == 3
     saved = next((recipe.parent / "run").rglob("config.yaml")).read_text()
     assert "pattern: flatten" in saved and "rate: 0.25" in saved
+
+
+def test_a_run_that_is_terminated_does_not_look_finished_and_goes_on(
+    recipe: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    # Lightning's way out has no status: `make` took a run that a scheduler had stopped for a finished one.
+    assert main(["fit", "-c", str(recipe), "--trainer.max_steps", "4", "--model.terminated", "true"]) == 143
+    assert "the same command goes on" in capsys.readouterr().err
+    last = recipe.parent / "run" / "checkpoints" / "last.ckpt"
+    assert steps_of(last) == 2  # the step of the signal ended; checkpoints of the recipe are written after 4 alone
+    assert main(["fit", "-c", str(recipe), "--trainer.max_steps", "4"]) == 0
+    assert "goes on from" in capsys.readouterr().err and steps_of(last) == 4
+    assert not list(last.parent.glob("*v1*"))
 
 
 def test_fit_goes_on_from_its_last_checkpoint_unless_it_is_told_to_start_over(
