@@ -77,6 +77,7 @@ def fit(*given: str) -> None:
     logger.addFilter(lambda said: ADVERTISEMENT not in str(said.msg))
     set_parsing_settings(docstring_parse_attribute_docstrings=True)
     strict = {"exit_on_error": False}
+    about = fit.__doc__
     usage = "audiolm-kit fit -c RECIPE.yaml [-c CHANGES.yaml ...] [--KEY VALUE ...] [--fresh]"
     try:
         Fit(
@@ -87,10 +88,10 @@ def fit(*given: str) -> None:
             auto_configure_optimizers=False,
             seed_everything_default=0,
             save_config_kwargs={"overwrite": True},
-            parser_kwargs={"prog": "audiolm-kit", **strict, "fit": {"usage": usage, "description": fit.__doc__, **strict}},
+            parser_kwargs={"prog": "audiolm-kit", **strict, "fit": {"usage": usage, "description": about, **strict}},
             args=["fit", *given],
         )
-    except SIGTERMException:  # an exit without a status: a Makefile or a scheduler would take the run for a finished one
+    except SIGTERMException:  # has no status: a Makefile or a scheduler would take the run for finished
         print("audiolm-kit fit: terminated before its end; the same command goes on", file=sys.stderr)
         sys.exit(TERMINATED)
 

@@ -13,8 +13,8 @@ class SaveOnTermination(pl.Callback):
     """Writes the run's last checkpoint when SIGTERM ends it, so that it goes on at the very step it had reached.
 
     Lightning lets the step end that the signal fell into. Where that step is not whole (gradients still gather, or a
-    validation was cut short), or where other processes may have come to another one, the checkpoint of the last interval
-    stands.
+    validation was cut short), or where other processes may have come to another one, the checkpoint of the last
+    interval stands.
 
     Args:
         checkpoints: what saves ``last.ckpt`` at its intervals.
