@@ -50,7 +50,7 @@ VERBS: dict[str, Verb] = {
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run one verb: 0 all well, 2 and one line on stderr for what the user can mend, 130 interrupted, 143 terminated."""
+    """Run one verb: 0 all well, 2 and one line on stderr for what a user can mend, 130 interrupted, 143 terminated."""
     given = sys.argv[1:] if argv is None else argv
     if not given or given[0] in ("-h", "--help"):
         print(overview())
