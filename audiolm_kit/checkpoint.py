@@ -23,6 +23,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from audiolm_kit import eight_bits
+
 FORMAT = 1
 CONFIG = "config.json"
 WEIGHTS = "model.safetensors"
@@ -255,7 +257,7 @@ def fingerprint(model: nn.Module) -> str:
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
-    """What a safetensors file holds.
+    """What a safetensors file holds; what lies there in 8 bits (``eight_bits``) is float32 again.
 
     Raises:
         FileNotFoundError: nothing stands there.
@@ -264,9 +266,13 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     if not path.is_file():
         raise FileNotFoundError(f"{path} is missing: copy the whole checkpoint folder")
     try:
-        return load_file(path)
+        stored = load_file(path)
     except SafetensorError as error:
         raise ValueError(f"{path} is not a whole safetensors file ({error}): copy the checkpoint again") from None
+    try:
+        return eight_bits.restored(stored)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
 
 
 def check_weights(wanted: Mapping[str, Tensor], found: Mapping[str, Tensor], path: Path) -> None:

@@ -16,7 +16,18 @@ ROOT = Path(audiolm_kit.__file__).parent
 HOUSE: House = {path.relative_to(ROOT).as_posix(): path.read_text(encoding="utf-8") for path in ROOT.rglob("*.py")}
 
 GROUND = (
-    *("arguments", "audio", "captions", "checkpoint", "compiled", "conditioning", "frozen_t5", "hub", "kv_cache"),
+    *(
+        "arguments",
+        "audio",
+        "captions",
+        "checkpoint",
+        "compiled",
+        "conditioning",
+        "eight_bits",
+        "frozen_t5",
+        "hub",
+        "kv_cache",
+    ),
     *("layers", "parallel", "positions", "protocols", "provenance", "published", "repeats", "stages", "stepping"),
     *("text", "text_cache", "transformer"),
 )

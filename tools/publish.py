@@ -1,9 +1,10 @@
-"""Put a trained model into the package: at half its size, under a name, with a card of measured figures.
+"""Put a trained model into the package: at a fraction of its size, under a name, with a card of measured figures.
 
     python tools/publish.py build/streams/lm/guided-0 --name spoken-digits
 
 takes the checkpoint folder of an AudioGen or an AudioLM and writes audiolm_kit/published/NAME, whole or not at all:
-weights as numbers of half size (they are read as float32 again), without blocks of a codec that do nothing;
+language models in 8 bits a weight and what turns sound into codes in 16 (both are read as float32 again), without
+blocks of a codec that do nothing;
 fingerprints of what is stored; example.json, what ``make demo`` asks of it; prompts; and a card. What the card must say
 that no file knows stands in tools/published/NAME.yaml; its figures come of the files of results that are named there,
 none is written by hand. All models together have 24 MB.
@@ -23,13 +24,24 @@ from typing import Any, NamedTuple
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))  # run as a program or imported by a test alike
 
-import torch
 from publish_card import About, read_about, stored, tables, write_card
 from publish_idle import without_idle_blocks
 from publish_rounding import Facts, Model, differences, forget_training, halve
+from safetensors.torch import save_file
 from torch import nn
 
-from audiolm_kit import AudioGen, AudioLM, Sampling, SemanticTokenizer, StageSampling, audio, checkpoint, provenance
+from audiolm_kit import (
+    AudioGen,
+    AudioLM,
+    Sampling,
+    SemanticTokenizer,
+    StageSampling,
+    StreamLM,
+    audio,
+    checkpoint,
+    eight_bits,
+    provenance,
+)
 from audiolm_kit.audio import Sound
 from audiolm_kit.published import names
 from audiolm_kit.published.names import Example
@@ -83,10 +95,14 @@ def publish(order: Order) -> Published:
     before, model = opened(order.source), opened(order.source)
     refuse_fetched(model)
     model, left_out = without_idle(model, order.phases)
-    dtypes = {name: str(halved(part)).removeprefix("torch.") for name, part in parts_of(model).items()}
+    parts = parts_of(model)
+    small = {name: eight_bits.rounded(part) for name, part in parts.items() if isinstance(part, StreamLM)}
+    dtypes = {name: "int8" if name in small else halved(part) for name, part in parts.items()}
     target = order.folder / order.name
     with checkpoint.replacing(target) as draft:
         model.save(draft)
+        for name, state in small.items():
+            save_file({key: each.contiguous() for key, each in state.items()}, draft / name / checkpoint.WEIGHTS)
         after = opened(draft)
         example = write_example(order, draft)
         told = differences(before, after, *tried(before, draft, example))
@@ -150,16 +166,16 @@ def without_idle(model: Model, phases: bool) -> tuple[Model, str]:
     return AudioLM(model.semantic, codec, model.stages), told
 
 
-def halved(part: nn.Module) -> torch.dtype:
-    """Round a part, and return the type of its numbers.
+def halved(part: nn.Module) -> str:
+    """Round a part that makes codes, and name the type of its numbers.
 
     A semantic tokenizer without a network of its own stays as it is: it is small, and its codes are what a model stands
     on.
     """
     if isinstance(part, SemanticTokenizer) and part.config.features.kind != "masked":
-        return torch.float32
+        return "float32"
     forget_training(part)
-    return halve(part)
+    return str(halve(part)).removeprefix("torch.")
 
 
 def write_example(order: Order, draft: Path) -> Example:

@@ -128,7 +128,7 @@ def _own(row: Mapping[str, Any], member: int) -> str:
 def stored(dtypes: Mapping[str, str], left_out: str, differences: Mapping[str, float]) -> str:
     """What the weights were turned into, and what that has changed."""
     parts = ", ".join(f"{name} {dtype}" for name, dtype in dtypes.items())
-    lines = [f"Weights are stored at half size ({parts}) and computed with in float32.{left_out}"]
+    lines = [f"Weights are stored in fewer bits ({parts}) and computed with in float32.{left_out}"]
     lines += ["Beside the model as it was trained:", "| | value |\n|---|---|"]
     rows = [f"| {name} | {value:.4g} |" for name, value in differences.items()]
     return "\n\n".join(lines) + "\n" + "\n".join(rows)

@@ -1,4 +1,4 @@
-"""Weights at half their size, and what that changes: codes, sound and logits, measured beside the model as it was.
+"""Weights in fewer bits, and what that changes: codes, sound and logits, measured beside the model as it was.
 
 B batch, C channels, L samples, K codebooks, T frames, V codebook size.
 """

@@ -1,4 +1,4 @@
-"""A published model is the trained one at half its size, with its own fingerprints and a card of measured figures."""
+"""A published model is the trained one in fewer bits, with its own fingerprints and a card of measured figures."""
 
 from __future__ import annotations
 
@@ -14,9 +14,10 @@ import torch
 import yaml
 from publish_card import About, read_about, tables
 from publish_rounding import forget_training, halve, rounding_error
+from safetensors.torch import load_file
 from torch import nn
 
-from audiolm_kit import AudioGen, AudioLM, Sampling, Sound, audio, checkpoint, provenance
+from audiolm_kit import AudioGen, AudioLM, Sound, audio, checkpoint, provenance
 from audiolm_kit.cli import main
 from audiolm_kit.codec.convnext import ConvNeXtConfig
 from audiolm_kit.codec.model import CodecConfig, NeuralCodec
@@ -104,21 +105,25 @@ def prompt(tmp_path: Path) -> Path:
 # --- weights
 
 
-def test_a_published_audiogen_is_opened_by_its_name_and_says_the_same(trained: Path, shelf: Path) -> None:
+def test_a_published_audiogen_is_opened_by_its_name_and_expects_the_same(trained: Path, shelf: Path) -> None:
     done = published(trained, shelf)
     before, after = AudioGen.load(trained), AudioGen.load("bells")
     assert {weight.dtype for part in (after.codec, after.lm) for weight in part.parameters()} == {torch.float32}
+    for name, weight in after.codec.state_dict().items():
+        assert name.endswith(("embed_sum", "cluster_size")) or torch.equal(
+            weight, before.codec.state_dict()[name].half().float()
+        )
     for name, weight in after.lm.state_dict().items():
-        assert torch.equal(weight, before.lm.state_dict()[name].half().float())
-    for part in ("codec", "lm"):
-        stored = checkpoint.read_weights(done.folder / part / checkpoint.WEIGHTS)
-        assert {weight.dtype for weight in stored.values()} == {torch.float16}
-    greedy = Sampling(temperature=0.0)
-    for text in ABOUT.example.texts:
-        [one], [other] = (each.generate([text], 0.4, greedy) for each in (before, after))
-        assert torch.equal(*(each.codec.encode(sound.samples[None]) for each, sound in ((before, one), (after, other))))
-    assert done.differences["error of the logits by their deviation"] < 2e-3
-    assert min(done.differences[f"{which} that stay"] for which in ("codes", "likeliest codes")) > 0.97
+        exact = before.lm.state_dict()[name]
+        step = exact.abs().amax(-1, keepdim=True) / 127 if exact.dim() > 1 else torch.zeros(1)
+        assert ((weight - exact).abs() <= 0.501 * step).all()
+    stored = {part: load_file(done.folder / part / checkpoint.WEIGHTS) for part in ("codec", "lm")}
+    assert {weight.dtype for weight in stored["codec"].values()} == {torch.float16}
+    assert sum(weight.dtype == torch.int8 for weight in stored["lm"].values()) > 4
+    for sound in after.generate(list(ABOUT.example.texts), 0.4, seed=0):
+        assert sound.samples.shape == (1, 3200) and bool(sound.samples.isfinite().all())
+    assert done.differences["error of the logits by their deviation"] < 0.03
+    assert min(done.differences[f"{which} that stay"] for which in ("codes", "likeliest codes")) > 0.95
 
 
 def test_a_published_audiolm_keeps_its_semantic_codes_and_continues(
@@ -130,14 +135,14 @@ def test_a_published_audiolm_keeps_its_semantic_codes_and_continues(
     assert after.fingerprints["semantic"] == before.fingerprints["semantic"]
     assert after.fingerprints["codec"] != before.fingerprints["codec"]
     assert done.differences["semantic codes that stay"] == 1.0
-    assert done.differences["stage acoustic: likeliest codes that stay"] > 0.97
+    assert done.differences["stage acoustic: likeliest codes that stay"] > 0.95
     assert names.example(done.folder) == Example((), ("prompt-1.wav",), 0.6, {"semantic": 0.7})
     [sound] = after.continue_([audio.read(done.folder / "prompt-1.wav")], 0.6)
     assert sound.samples.shape == (1, 4800)
     assert main(["continue", "bells", str(prompt), "-o", str(prompt.with_name("whole.wav")), "--seconds", "0.6"]) == 0
     assert audio.info(prompt.with_name("whole.wav"))[2] == 4800
     card = (done.folder / "README.md").read_text()
-    assert "audiolm-kit continue bells prompt.wav" in card and "stages/acoustic float16" in card
+    assert "audiolm-kit continue bells prompt.wav" in card and "stages/acoustic int8" in card
 
 
 def test_the_fingerprints_are_those_of_what_is_stored(trained: Path, shelf: Path) -> None:
@@ -230,7 +235,7 @@ def test_the_card_has_the_files_figures_with_ceiling_and_floor(trained: Path, sh
     assert "| bells heard | 75.0 % |  | 20 |  |  |  | 80.0 % |" in card and "something else" not in card
     assert "commit `abc`, 3 cores of Abacus, 2.00 hours" in card and "make -C recipes/bells" in card
     assert all(each in card for each in ("Bells of Somewhere.", "Recorded by Somebody.", "It knows no rain."))
-    assert "license: cc-by-4.0" in card and "LMTask, 7 steps" in card and "codec float16, lm float16" in card
+    assert "license: cc-by-4.0" in card and "LMTask, 7 steps" in card and "codec float16, lm int8" in card
     assert provenance.read(folder) == provenance.read(source)
 
 
