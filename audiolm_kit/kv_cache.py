@@ -55,6 +55,7 @@ class KVCache:
         self.keys_values = [(layer.select(1, 0), layer.select(1, 1)) for layer in self.layers]
         self.length = 0
         self.front = 0  # how many of the steps are a prefix, known from the start
+        self.beside: Tensor | None = None  # [B, max_steps - front, D], what the prefix adds to each of the other steps
         self.ready = False
         self.lead: Tensor | None = None  # [B], None where no row has any
         self.longest_lead = 0
@@ -110,6 +111,8 @@ class KVCache:
         part.paths, part.front = self.paths, self.front
         if self.lead is not None:
             part.lead = self.lead[begin:end]
+        if self.beside is not None:
+            part.beside = self.beside[begin:end]
         if self.places.seen is not None:
             part.places = self.places._replace(seen=self.places.seen[begin:end])
         if self.memory is not None and begin < self.memory.rows:

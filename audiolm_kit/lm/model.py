@@ -33,12 +33,17 @@ class Prefix:
     both count their time from their own first frame and are given its sinusoid, as phonemes and codes in VALL-E
     (arXiv:2301.02111, section 4.2.1): what belongs together has one time, however long the prefix is. 0: neither has a
     time, and the model has to find out by itself what stands for what."""
+    beside: bool = False
+    """Each step is also given the codes of its own time beside what it is made of, as SoundStorm gives a frame its
+    semantic code (arXiv:2305.09636, section 3.2): nothing has to be looked for. Needs frames_per_code, exactly."""
 
     def __post_init__(self) -> None:
         if self.num_codebooks < 0 or self.codebook_size < 1:
             raise ValueError(f"prefix is {self.num_codebooks} codebooks of {self.codebook_size}: give positive numbers")
         if not (math.isfinite(self.frames_per_code) and self.frames_per_code >= 0):
             raise ValueError(f"frames_per_code of the prefix is {self.frames_per_code}: give 0 or more")
+        if self.beside and not (self.num_codebooks and self.frames_per_code):
+            raise ValueError("beside is true, but the prefix has no codes or no times: give frames_per_code")
 
 
 @dataclass(frozen=True)
@@ -88,6 +93,8 @@ class StreamLM(nn.Module):
         self.heads = nn.Linear(dim, config.num_codebooks * config.codebook_size, bias=False)
         if config.prefix.num_codebooks:
             self.prefix_embedding = nn.Embedding(config.prefix.num_codebooks * config.prefix.codebook_size, dim)
+        if config.prefix.beside:
+            self.beside_embedding = nn.Embedding(config.prefix.num_codebooks * config.prefix.codebook_size, dim)
         if config.text.kind == "small":
             self.text_encoder = SmallTextEncoder(config.text)
         if config.text.kind == "labels":
@@ -147,16 +154,19 @@ class StreamLM(nn.Module):
         """
         size = self.config.codebook_size + 1
         offsets = torch.arange(0, self.config.num_codebooks * size, size, device=sequence.device)
-        x, lead = self.embedding(sequence + offsets[:, None]).sum(dim=1), None
+        x, num_steps = self.embedding(sequence + offsets[:, None]).sum(dim=1), sequence.shape[-1]
+        first = cache is None or cache.length == 0
+        lead = self.lead(prefix) if first else None
+        begun = 0 if cache is None else max(0, cache.length - cache.front)
         if self.config.prefix.frames_per_code:
-            begun = 0 if cache is None else max(0, cache.length - cache.front)
-            steps = torch.arange(begun, begun + sequence.shape[-1], device=x.device)
+            steps = torch.arange(begun, begun + num_steps, device=x.device)
             x = x + self._timed(steps / self.pattern.stride).to(x.dtype)
-        if cache is None or cache.length == 0:
-            lead = self.lead(prefix)
+        if self.config.prefix.beside:
+            x = x + self._beside(prefix, lead, cache, begun, num_steps)
+        if first:
             x = torch.cat([*self._embed_prefix(prefix, lead), x], dim=1)
         states: Tensor = self.transformer(x, context, cache, lead=lead)
-        return states[:, -sequence.shape[-1] :]
+        return states[:, -num_steps:]
 
     def predict(self, states: Tensor) -> Tensor:
         """States ``[B, S, D] -> `` logits ``[B, K, S, V]``."""
@@ -215,6 +225,9 @@ class StreamLM(nn.Module):
         in_front = 0 if prefix is None else prefix.shape[1] * prefix.shape[2]
         cache = self.transformer.new_cache(batch, in_front + 1 + self.pattern.num_steps(num_frames))
         cache.front = in_front
+        if self.config.prefix.beside:
+            shape = (batch, cache.max_steps - in_front, self.config.transformer.dim)
+            cache.beside = self.beside_embedding.weight.new_empty(shape)
         return cache
 
     def condition(self, text: TextInput) -> Context:
@@ -256,6 +269,31 @@ class StreamLM(nn.Module):
             x = x + self._timed(steps / config.num_codebooks * config.frames_per_code).to(x.dtype)
         return [x]
 
+    def _beside(
+        self, prefix: Tensor | None, lead: Tensor | None, cache: KVCache | None, begun: int, num_steps: int
+    ) -> Tensor:
+        """What steps are given of the prefix's codes of their own time, ``[B, S, D]``; zeros behind its end.
+
+        A cache keeps it for all steps that it has room for.
+        """
+        beside = None if cache is None else cache.beside
+        if beside is not None and begun:
+            return beside[:, begun : begun + num_steps]
+        assert prefix is not None and lead is not None  # the first call, as ``lead`` has checked
+        config, count = self.config.prefix, num_steps if beside is None else beside.shape[1]
+        # 1e-6: what is a whole number of codes must not be one less by rounding.
+        times = torch.arange(count, device=prefix.device) // self.pattern.stride
+        places = (times / config.frames_per_code + 1e-6).long() + (lead // config.num_codebooks)[:, None]
+        known = places < prefix.shape[-1]
+        codes = F.pad(prefix, (0, 1)).gather(
+            2, places.clamp(max=prefix.shape[-1])[:, None].expand(-1, prefix.shape[1], -1)
+        )
+        offsets = torch.arange(config.num_codebooks, device=prefix.device) * config.codebook_size
+        found: Tensor = self.beside_embedding(codes + offsets[:, None]).sum(dim=1) * known[..., None]
+        if beside is not None:
+            beside.copy_(found)
+        return found[:, :num_steps]
+
     def _timed(self, frames: Tensor) -> Tensor:
         """What steps at these times, in frames of the model, are told of them: ``[..., S] -> [..., S, D]``.
 
@@ -272,3 +310,5 @@ class StreamLM(nn.Module):
         nn.init.normal_(self.embedding.weight, std=math.sqrt(1 / (2 * self.config.num_codebooks)))
         if self.config.prefix.num_codebooks:
             nn.init.normal_(self.prefix_embedding.weight, std=math.sqrt(1 / 2))
+        if self.config.prefix.beside:
+            nn.init.normal_(self.beside_embedding.weight, std=math.sqrt(1 / (2 * self.config.prefix.num_codebooks)))

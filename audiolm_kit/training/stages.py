@@ -131,9 +131,15 @@ def _check_prefix(config: LMConfig, front: Codes | None, what: str) -> None:
 
 
 def _check_times(config: LMConfig, stage: Stage, rate: float, front_rate: float) -> None:
-    """Where no repeats are left out in front, how long its frames last is known."""
+    """Where no repeats are left out in front, how long its frames last is known; else which are beside is not."""
     given, wanted = config.prefix.frames_per_code, rate / front_rate
-    if given and not (stage.prefix == "semantic" and stage.deduplicated) and not math.isclose(given, wanted):
+    deduplicated = stage.prefix == "semantic" and stage.deduplicated
+    if config.prefix.beside and deduplicated:
+        raise ValueError(
+            f"lm.prefix.beside is true, but stage {stage.name} leaves out repeats in front, and with them the codes' "
+            "times: set deduplicate to false, or beside"
+        )
+    if given and not deduplicated and not math.isclose(given, wanted):
         raise ValueError(
             f"lm.prefix.frames_per_code is {given:g}, and stage {stage.name} makes {rate:g} frames a second behind "
             f"{front_rate:g} in front: set it to {wanted:g}, or to 0 for codes without times"

@@ -21,8 +21,8 @@ K, V, T, D = 3, 11, 5, 16
 PREFIX = Prefix(num_codebooks=2, codebook_size=7)
 PAD = PREFIX.codebook_size
 PATTERNS = ["parallel", "delay", "flatten"]
-POSITIONS = ["sinusoidal", "rotary", "relative", "timed"]
-"""Of the transformer; timed: relative ones, and codes in front and behind are told their times."""
+POSITIONS = ["sinusoidal", "rotary", "relative", "timed", "beside"]
+"""Of the transformer; timed: relative ones, and codes in front and behind have times; beside: steps have theirs, too."""
 LENGTHS = [4, 0, 6, 1]
 GREEDY = Sampling(temperature=0, guidance_scale=1)
 SAMPLINGS = {
@@ -37,8 +37,8 @@ SAMPLINGS = {
 def tiny_lm(pattern: str = "delay", positions: str = "relative", prefix: Prefix = PREFIX) -> StreamLM:
     """A model in float64, whose every weight matters and where rounding does not decide which code is drawn."""
     torch.manual_seed(0)
-    if positions == "timed":
-        positions, prefix = "relative", replace(prefix, frames_per_code=2.5)
+    if positions in ("timed", "beside"):
+        positions, prefix = "relative", replace(prefix, frames_per_code=2.5, beside=positions == "beside")
     transformer = TransformerConfig(
         dim=D, heads=2, layers=2, cross_attention=True, positions=positions, relative_buckets=8, relative_distance=20
     )
@@ -243,6 +243,57 @@ def test_a_model_that_is_told_times_soon_reads_what_is_in_front(frames_per_code:
         optimizer.step()
         last.append(loss.item())
     assert (sum(last[-20:]) / 20 < 0.1) == learned
+
+
+@pytest.mark.parametrize("pattern", PATTERNS)
+@pytest.mark.parametrize("frames_per_code", [0.5, 1.0, 3.0])
+def test_a_step_is_given_the_code_of_its_time_and_nothing_behind_the_last(pattern: str, frames_per_code: float) -> None:
+    """Without layers in between, only steps whose time a changed code has come out otherwise."""
+    lm = StreamLM(
+        LMConfig(2, V, pattern, TransformerConfig(dim=D, heads=2, layers=1), prefix=Prefix(2, 7, frames_per_code, True))
+    )
+    lm.transformer = Straight()  # type: ignore[assignment]
+    prefix = padded([codes_of(1, 3, 2, 7), codes_of(1, 5, 2, 7)])
+    other = prefix.clone()
+    other[:, 1, -1] = (other[:, 1, -1] + 1) % 7
+    num_steps = lm.pattern.num_steps(16)
+    sequence = codes_of(2, num_steps + 1, 2, V)
+    one, two = (lm.read(sequence, prefix=each) for each in (prefix, other))
+    for row, place in enumerate((2, 4)):
+        times = torch.arange(num_steps + 1) // lm.pattern.stride
+        theirs = [int(time / frames_per_code + 1e-6) == place for time in times.tolist()]
+        assert any(theirs) and (one[row] != two[row]).any(-1).tolist() == theirs
+
+
+def test_a_model_with_codes_beside_reads_them_at_once() -> None:
+    """What takes 200 steps to learn of codes in front takes 40 of codes beside."""
+    torch.manual_seed(0)
+    transformer = TransformerConfig(dim=32, heads=2, layers=2, positions="relative")
+    lm = StreamLM(LMConfig(1, 8, "delay", transformer, prefix=Prefix(1, 8, 2.0, beside=True)))
+    optimizer = torch.optim.AdamW(lm.parameters(), 3e-3)
+    for _ in range(40):
+        front = torch.randint(8, (16, 1, int(torch.randint(8, 17, ()))))
+        codes = front.repeat_interleave(2, -1)
+        loss = lm.loss(codes, torch.ones(codes[:, 0].shape, dtype=torch.bool), prefix=front)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    assert loss.item() < 0.1
+
+
+def test_codes_beside_need_times() -> None:
+    for wrong in ({"num_codebooks": 1}, {"frames_per_code": 1.0}):
+        with pytest.raises(
+            ValueError, match=r"^beside is true, but the prefix has no codes or no times: give frames_per_code$"
+        ):
+            Prefix(**wrong, beside=True)  # type: ignore[arg-type]
+
+
+class Straight(torch.nn.Module):
+    """In the place of a transformer: nothing."""
+
+    def forward(self, x: Tensor, *given: object, **more: object) -> Tensor:
+        return x
 
 
 @pytest.mark.parametrize("frames_per_code", [-1.0, float("inf"), float("nan")])

@@ -59,7 +59,12 @@ def test_the_stages_are_for_their_tokenizers_and_for_each_other(name: str) -> No
         assert [content(name, file)[0]["lm"][key] for key in ("num_codebooks", "codebook_size")] == codes
     said = semantic["lm"]["codebook_size"]
     times = 50 / NAMES[name].semantic_rate
-    assert acoustic["lm"]["prefix"] == {"num_codebooks": 1, "codebook_size": said, "frames_per_code": times}
+    assert acoustic["lm"]["prefix"] == {
+        "num_codebooks": 1,
+        "codebook_size": said,
+        "frames_per_code": times,
+        "beside": True,
+    }
     assert not content(name, "semantic")[1]["deduplicate"] and not content(name, "acoustic")[1]["deduplicate"]
     rate, masked = NAMES[name].sample_rate, content(name, "masked")[0]["masked"]
     assert codec["codec"]["sample_rate"] == masked["sample_rate"] == rate

@@ -241,6 +241,14 @@ def test_times_are_those_of_the_frames_unless_repeats_are_left_out(
     assert task.batches_seen == fits
 
 
+def test_codes_beside_are_refused_where_their_times_are_left_out(folder: Path, tmp_path: Path) -> None:
+    task = make_task(folder, "acoustic", lm=replace(MODELS["acoustic"], prefix=Prefix(1, 8, 2.0, beside=True)))
+    with pytest.raises(ValueError, match="beside is true, but stage acoustic leaves out repeats"):
+        make_trainer(tmp_path, 1).fit(task, make_data(folder, "acoustic", deduplicate=True))
+    make_trainer(tmp_path, 1).fit(task, make_data(folder, "acoustic", deduplicate=False))
+    assert task.batches_seen == 1
+
+
 @pytest.mark.parametrize(("side", "noun"), [("semantic", "semantic tokenizer"), ("codec", "codec")])
 def test_shards_of_another_tokenizer_are_refused_on_either_side(
     folder: Path, tmp_path: Path, side: str, noun: str
