@@ -22,7 +22,7 @@ PREFIX = Prefix(num_codebooks=2, codebook_size=7)
 PAD = PREFIX.codebook_size
 PATTERNS = ["parallel", "delay", "flatten"]
 POSITIONS = ["sinusoidal", "rotary", "relative", "timed", "beside"]
-"""Of the transformer; timed: relative ones, and codes in front and behind have times; beside: steps have their codes."""
+"""Of the transformer; timed: relative ones, and codes in front and behind have times; beside: steps have codes, too."""
 LENGTHS = [4, 0, 6, 1]
 GREEDY = Sampling(temperature=0, guidance_scale=1)
 SAMPLINGS = {
