@@ -1,10 +1,10 @@
-"""What codecs of other sizes leave of held-out recordings, and how much chance is in their codes.
+"""What codecs of other sizes leave of held-out recordings and of two at once, and how much chance is in their codes.
 
     python codecs.py --out build/sound_events --windows build/sound_events/windows.jsonl --codecs base frames-25
 
 takes the codecs OUT/codecs/NAME and writes OUT/sounds/codecs/NAME/*.flac with an index.json each (tools/sound_arms.py),
-the sounds of the first one also without its codebooks, and OUT/sounds/codecs/codes.json; what stands there already is
-kept.
+the sounds of the first one also without its codebooks, pairs of recordings in NAME-mixed (and in real as they are), and
+OUT/sounds/codecs/codes.json; what stands there already is kept.
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tools"))
 
 import torch
-from sound_arms import Entry, heard, there_and_back, write_sounds
+from experiment import mixed_rows
+from sound_arms import Entry, heard, there_and_back, write_recordings, write_sounds
 from torch import Tensor
 
 from audiolm_kit import NeuralCodec, Sound, checkpoint
@@ -75,13 +76,17 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="folder of the recipe, with codecs/NAME")
     parser.add_argument("--windows", type=Path, required=True, help="manifest; its valid rows are held out")
     parser.add_argument("--codecs", nargs="+", required=True, help="their names; the first is also heard unquantised")
+    parser.add_argument("--mixtures", type=int, default=200, help="how many pairs, default: %(default)s")
     given = parser.parse_args()
     try:
         rows, home, found = read_manifest(given.windows, "valid"), given.out / "sounds" / "codecs", {}
+        mixed = mixed_rows(home, rows, given.mixtures)
         for name in given.codecs:
             codec = checkpoint.load(NeuralCodec, given.out / "codecs" / name).eval()
             for arm in [name, UNQUANTIZED] if name == given.codecs[0] else [name]:
                 write_arm(home / arm, codec, rows)
+            write_arm(home / f"{name}-mixed", codec, mixed)
+            write_recordings(codec, mixed, home, "", ["real"])
             found[name] = {"frame_rate": codec.frame_rate} | chance(codes_of(codec, rows), codec.codebook_size)
         write_bytes(home / "codes.json", json.dumps(found, indent=1).encode())
     except (ValueError, OSError) as error:

@@ -70,6 +70,17 @@ def codecs(judges: ModuleType, sounds: Path) -> list[Entry]:
         rows.append(plain(f"bits a second: {SIZES.get(name, name)} ({rate:g} frames of {each})", rate * sum(bits)))
     for place, share in enumerate(codes["base"]["again"], 1):
         rows.append(row(f"codes that repeat the one before: codebook {place} of the first codec", {"value": share}))
+    return rows + mixtures(sounds)
+
+
+def mixtures(sounds: Path) -> list[Entry]:
+    """Of two real sounds at once, how often codecs of the same sizes let both through."""
+    least, rows = thresholds(heard(sounds / "calibration" / "real")), []
+    real = both(pairs(sounds / "codecs" / "real"), least)
+    rows.append(row("both heard: two real recordings, mixed (ceiling)", score(real)))
+    for name, what in SIZES.items():
+        if (sounds / "codecs" / f"{name}-mixed" / "verdicts.json").is_file():
+            rows.append(row(f"both heard: {what}", score(both(pairs(sounds / "codecs" / f"{name}-mixed"), least))))
     return rows
 
 
@@ -81,9 +92,7 @@ def mixing(judges: ModuleType, sounds: Path) -> list[Entry]:
     least = thresholds(heard(sounds / "calibration" / "real"))
     folder, rows = sounds / "mixing", []
     for kind, what in (("real", "real recordings, mixed (ceiling)"), ("reconstruction", "the codec's reconstructions")):
-        arm = heard(folder / kind)
-        arm.sounds[:] = [sound | {"labels": sound["labels"][0].split("+")} for sound in arm.sounds]
-        rows.append(row(f"both heard: {what}", score(both(arm, least))))
+        rows.append(row(f"both heard: {what}", score(both(pairs(folder / kind), least))))
     for place, what in (("across", "pairs never mixed in training"), ("inside", "pairs mixed in training")):
         found = {kind: [both(arm, least) for arm in arms(folder, f"{kind}-*-{place}")] for kind in ("single", "mixed")}
         rows.append(row(f"both heard: {what}, model without mixing", score_of_models(found["single"])))
@@ -101,6 +110,12 @@ def mixing(judges: ModuleType, sounds: Path) -> list[Entry]:
     change = score_of_models(differences(rights(alone["single"]), rights(alone["mixed"])))
     change["rule"] = ruled(f"at most -{100 * LOSS:.0f} points", change["value"], change["value"] >= -LOSS)
     return [*rows, row("single captions: change by mixing", change)]
+
+
+def pairs(folder: Path) -> Heard:
+    """An arm of two recordings at once, whose label names both."""
+    arm = heard(folder)
+    return arm._replace(sounds=[sound | {"labels": sound["labels"][0].split("+")} for sound in arm.sounds])
 
 
 def thresholds(real: Heard) -> dict[str, float]:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import importlib.util
+import json
 import subprocess
 import sys
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
-from types import ModuleType
 
+import numpy as np
 import torch
+from reading import load
 
 from audiolm_kit import NeuralCodec, audio
 from audiolm_kit.audio import Sound
@@ -22,18 +23,8 @@ from audiolm_kit.data.manifest import Row, read_manifest, write_manifest
 RECIPE = Path(__file__).parents[2] / "recipes" / "sound_events"
 
 
-def load(name: str) -> ModuleType:
-    """A script of the recipe as a module."""
-    spec = importlib.util.spec_from_file_location(f"sound_events_{name}", RECIPE / f"{name}.py")
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
-
-
-windows = load("windows")
-codecs = load("codecs")
+windows = load("sound_events", "windows")
+codecs = load("sound_events", "codecs")
 
 
 def recording(tmp_path: Path, loud: slice, seconds: float = 5.0) -> Row:
@@ -95,7 +86,7 @@ def test_the_script_writes_a_manifest_of_the_labels_it_is_asked_for(tmp_path: Pa
 
 
 def test_no_pair_across_the_halves_is_a_pair_inside_one() -> None:
-    experiment = load("experiment")
+    experiment = load("sound_events", "experiment")
     said = {label: f"a {label}" for half in experiment.HALVES for label in half}
     across = {frozenset(item.labels) for item in experiment.pairs(said, across=True)}
     inside = {frozenset(item.labels) for item in experiment.pairs(said, across=False)}
@@ -107,7 +98,7 @@ def test_no_pair_across_the_halves_is_a_pair_inside_one() -> None:
 
 
 def test_the_halves_that_are_mixed_are_those_of_the_experiment() -> None:
-    experiment = load("experiment")
+    experiment = load("sound_events", "experiment")
     makefile = (RECIPE / "Makefile").read_text(encoding="utf-8")
     for number, half in enumerate(experiment.HALVES, 1):
         [line] = [line for line in makefile.splitlines() if line.startswith(f"HALF_{number} := ")]
@@ -153,3 +144,21 @@ def test_past_the_codebooks_more_is_left_than_behind_them() -> None:
         return float((ways[0] - ways[1]).abs().mean())
 
     assert away(codecs.past_the_codebooks(codec, sound)) < 0.9 * away(codecs.there_and_back(codec, sound))
+
+
+def test_a_pair_counts_where_both_its_classes_are_heard(tmp_path: Path) -> None:
+    results = load("sound_events", "results")
+
+    def arm(name: str, sounds: dict[str, list[dict[str, float]]]) -> None:
+        told = [{"labels": [label], "heard": scores} for label, each in sounds.items() for scores in each]
+        (tmp_path / name).mkdir(parents=True)
+        (tmp_path / name / "verdicts.json").write_text(json.dumps({"sounds": told}))
+        np.save(tmp_path / name / "vectors.npy", np.zeros((len(told), 2)))
+
+    arm("calibration/real", {"dog": [{"dog": 0.6, "rain": 0.0}], "rain": [{"dog": 0.5, "rain": 0.1}]})
+    both, rain, dog = {"dog": 0.6, "rain": 0.1}, {"dog": 0.5, "rain": 0.9}, {"dog": 0.9, "rain": 0.05}
+    arm("codecs/real", {"dog+rain": [both, both, both, rain]})
+    arm("codecs/frames-25-mixed", {"dog+rain": [both, rain, dog, dog]})
+    rows = results.mixtures(tmp_path)
+    assert [row["value"] for row in rows] == [0.75, 0.25]
+    assert "ceiling" in rows[0]["what"] and "25 frames" in rows[1]["what"]
