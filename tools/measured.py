@@ -12,7 +12,7 @@ import os
 import platform
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from fnmatch import fnmatch
 from pathlib import Path
 from types import ModuleType
@@ -55,20 +55,23 @@ def score(values: list[float] | np.ndarray) -> Entry:
     return {"value": round(float(values.mean()), 4), "interval": interval(values), "count": len(values)}
 
 
-def score_of_models(models: list[np.ndarray]) -> Entry:
+def score_of_models(models: list[np.ndarray], middle: Callable[[np.ndarray], Any] = np.mean) -> Entry:
     """The mean over several trained models' sounds, an array for each; the interval draws models, then their sounds.
 
     Given paired differences it is the score of a difference. ``by_model`` shows each model's own mean.
+
+    Args:
+        middle: of a model's sounds, in the place of their mean: ``np.median``.
     """
     generator = np.random.default_rng(0)
     arrays = [np.asarray(values, dtype=float) for values in models]
     means = []
     for _ in range(DRAWS):
         drawn = [arrays[place] for place in generator.integers(0, len(arrays), len(arrays))]
-        means.append(np.mean([values[generator.integers(0, len(values), len(values))].mean() for values in drawn]))
+        means.append(np.mean([middle(values[generator.integers(0, len(values), len(values))]) for values in drawn]))
     edges = [round(float(edge), 4) for edge in np.quantile(means, (0.025, 0.975))]
-    own = [round(float(values.mean()), 4) for values in arrays]
-    value = round(float(np.mean([values.mean() for values in arrays])), 4)
+    own = [round(float(middle(values)), 4) for values in arrays]
+    value = round(float(np.mean([middle(values) for values in arrays])), 4)
     return {"value": value, "interval": edges, "count": sum(map(len, arrays)), "by_model": own}
 
 

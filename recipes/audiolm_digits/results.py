@@ -22,6 +22,8 @@ from verdicts import voices as voices_in
 KEPT, CHANCE, SHARE = 0.4, 0.15, 0.8
 """By how much a continuation's speaker is to be heard more often than that of acoustic generation, how near the latter
 is to be to chance, and what share of the reconstructions' digits is to be heard in it."""
+UNLIKE = 0.05
+"""How much less like its prompt's voice a continuation may be than another string of the same speaker."""
 FEWER, WITHIN = 3.0, 0.03
 """How many times fewer steps the acoustic stage is to take than the flattened ones, and what that may cost."""
 
@@ -73,7 +75,26 @@ def voices(judges: ModuleType, sounds: Path) -> list[Entry]:
     kept = score_of_models(differences(found["resynthesis"], found["continuation"]))
     kept["rule"] = ruled(f"at least {100 * KEPT:.0f} points", kept["value"], kept["value"] >= KEPT)
     rows.append(row("speaker heard: continuation less acoustic generation", kept))
-    return rows + words(sounds)
+    return rows + likeness(voices_in(sounds / "recordings/real"), kinds["continuation"]) + words(sounds)
+
+
+def likeness(real: Voices, found: list[Voices]) -> list[Entry]:
+    """How like its prompt's voice what follows is, beside other strings of the same speaker and of others: cosines."""
+    prompts, names = found[0].before, np.array(found[0].labels)
+    cosines = prompts @ real.behind.T
+    alike = names[:, None] == np.array(real.labels)
+    np.fill_diagonal(alike, False)  # the string that the prompt is taken from
+    own = float(np.median(cosines[alike]))
+    others = float(np.median(cosines[names[:, None] != np.array(real.labels)]))
+    after = score_of_models([(arm.before * arm.behind).sum(1) for arm in found], np.median)
+    least = own - UNLIKE
+    after["rule"] = ruled(f"at least {least:.3f}: same speaker less {UNLIKE}", after["value"], after["value"] >= least)
+    what = "likeness to the prompt's voice, median"
+    return [
+        plain(f"{what}: another string of the speaker", own),
+        plain(f"{what}: strings of others (floor)", others),
+        row(f"{what}: continuation", after, percent=False),
+    ]
 
 
 # --- words ------------------------------------------------------------------------------------------------------------

@@ -191,9 +191,28 @@ def a_study(folder: Path, wrong: int, generated: float, continued: float) -> Pat
 
 
 def test_the_rules_of_voices_hold_where_they_should(tmp_path: Path) -> None:
-    assert rules(results.voices(NOBODY, a_study(tmp_path / "good", 0, 0.25, 0.9))) == [True, True, True]
-    assert rules(results.voices(NOBODY, a_study(tmp_path / "leak", 0, 0.6, 0.9))) == [False, False, True]
-    assert rules(results.voices(NOBODY, a_study(tmp_path / "lost", 1, 0.25, 0.6))) == [True, False, False]
+    assert rules(results.voices(NOBODY, a_study(tmp_path / "good", 0, 0.25, 0.9))) == [True, True, True, True]
+    assert rules(results.voices(NOBODY, a_study(tmp_path / "leak", 0, 0.6, 0.9))) == [False, False, True, True]
+    assert rules(results.voices(NOBODY, a_study(tmp_path / "lost", 1, 0.25, 0.6))) == [True, False, True, False]
+
+
+@pytest.mark.parametrize(("angle", "kept"), [(0.6, True), (0.9, False)])
+def test_a_continuation_is_to_be_as_like_its_prompt_as_another_string_of_the_speaker(angle: float, kept: bool) -> None:
+    """Strings of a speaker are 0.7 apart (a cosine of 0.765), speakers a right angle."""
+
+    def at(*angles: float) -> np.ndarray:
+        return np.stack([np.cos(angles), np.sin(angles)], 1)
+
+    names = ["a", "a", "b", "b"]
+    own, quarter = (0.0, 0.7, np.pi / 2, np.pi / 2 + 0.7), np.pi / 2
+    real = Voices(np.zeros((4, 2)), at(*own), names)
+    after = Voices(at(*own), at(*(each + angle for each in own)), names)
+    same, others, made = results.likeness(real, [after, after])
+    assert same["value"] == pytest.approx(np.cos(0.7), abs=1e-3)
+    assert others["value"] == pytest.approx(
+        np.median(np.cos([quarter, quarter + 0.7, quarter - 0.7, quarter])), abs=1e-3
+    )
+    assert made["value"] == pytest.approx(np.cos(angle), abs=1e-3) and made["rule"]["passed"] == kept
 
 
 def followers(home: Path, share: float, empty: bool = False) -> None:
