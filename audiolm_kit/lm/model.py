@@ -36,6 +36,10 @@ class Prefix:
     beside: bool = False
     """Each step is also given the codes of its own time beside what it is made of, as SoundStorm gives a frame its
     semantic code (arXiv:2305.09636, section 3.2): nothing has to be looked for. Needs frames_per_code, exactly."""
+    in_front: bool = True
+    """False: codes stand beside the steps alone, which are fewer then: half as many, if a frame has one of either."""
+    ahead: int = 0
+    """Beside it a step is also given the codes of so many of the model's frames later: what is to be said next."""
 
     def __post_init__(self) -> None:
         if self.num_codebooks < 0 or self.codebook_size < 1:
@@ -44,6 +48,12 @@ class Prefix:
             raise ValueError(f"frames_per_code of the prefix is {self.frames_per_code}: give 0 or more")
         if self.beside and not (self.num_codebooks and self.frames_per_code):
             raise ValueError("beside is true, but the prefix has no codes or no times: give frames_per_code")
+        if not self.beside and not (self.in_front and self.ahead == 0):
+            raise ValueError(
+                "in_front false and ahead are about codes beside the steps: set beside of the prefix to true"
+            )
+        if self.ahead < 0:
+            raise ValueError(f"ahead of the prefix is {self.ahead}: give 0 or more frames")
 
 
 @dataclass(frozen=True)
@@ -91,10 +101,13 @@ class StreamLM(nn.Module):
         self.embedding = nn.Embedding(config.num_codebooks * (config.codebook_size + 1), dim)
         self.transformer = Transformer(config.transformer)
         self.heads = nn.Linear(dim, config.num_codebooks * config.codebook_size, bias=False)
-        if config.prefix.num_codebooks:
-            self.prefix_embedding = nn.Embedding(config.prefix.num_codebooks * config.prefix.codebook_size, dim)
+        rows = config.prefix.num_codebooks * config.prefix.codebook_size
+        if rows and config.prefix.in_front:
+            self.prefix_embedding = nn.Embedding(rows, dim)
         if config.prefix.beside:
-            self.beside_embedding = nn.Embedding(config.prefix.num_codebooks * config.prefix.codebook_size, dim)
+            self.beside_embedding = nn.Embedding(rows, dim)
+        if config.prefix.ahead:
+            self.ahead_embedding = nn.Embedding(rows, dim)
         if config.text.kind == "small":
             self.text_encoder = SmallTextEncoder(config.text)
         if config.text.kind == "labels":
@@ -162,8 +175,8 @@ class StreamLM(nn.Module):
             steps = torch.arange(begun, begun + num_steps, device=x.device)
             x = x + self._timed(steps / self.pattern.stride).to(x.dtype)
         if self.config.prefix.beside:
-            x = x + self._beside(prefix, lead, cache, begun, num_steps)
-        if first:
+            x = x + self._beside(prefix, cache, begun, num_steps)
+        if first and self.config.prefix.in_front:
             x = torch.cat([*self._embed_prefix(prefix, lead), x], dim=1)
         states: Tensor = self.transformer(x, context, cache, lead=lead)
         return states[:, -num_steps:]
@@ -203,12 +216,18 @@ class StreamLM(nn.Module):
     def lead(self, prefix: Tensor | None) -> Tensor | None:
         """How many steps of padding stand in front of each row, ``[B]``; refuses a prefix that does not fit the model.
 
-        A row of ``[B, K, T]`` that is shorter than T is padded in front, in all codebooks, with the prefix's
-        codebook_size. It may be padding alone.
+        None where no codes stand in front of steps. A row of ``[B, K, T]`` that is shorter than T is padded in front,
+        in all codebooks, with the prefix's codebook_size. It may be padding alone.
         """
         config = self.config.prefix
         if prefix is None and not config.num_codebooks:
             return None
+        frames = self._padded(prefix)
+        return frames * config.num_codebooks if config.in_front else None
+
+    def _padded(self, prefix: Tensor | None) -> Tensor:
+        """How many frames of padding each row of a prefix begins with, ``[B]``."""
+        config = self.config.prefix
         if prefix is None or prefix.shape[1] != config.num_codebooks:
             given = "none" if prefix is None else f"one of {prefix.shape[1]} codebooks"
             raise ValueError(f"the model stands on a prefix of {config.num_codebooks} codebooks, got {given}")
@@ -218,11 +237,11 @@ class StreamLM(nn.Module):
         if bool((padded != in_front[:, None]).any()):
             found = f"the code {config.codebook_size} stands in the prefix behind a code, or in some codebooks alone"
             raise ValueError(f"{found}: it is padding, put it in front of a row and in all codebooks")
-        return frames * config.num_codebooks
+        return frames
 
     def new_cache(self, batch: int, num_frames: int, prefix: Tensor | None = None) -> KVCache:
         """Return an empty cache for ``batch`` rows of a prefix and ``num_frames`` frames."""
-        in_front = 0 if prefix is None else prefix.shape[1] * prefix.shape[2]
+        in_front = 0 if prefix is None or not self.config.prefix.in_front else prefix.shape[1] * prefix.shape[2]
         cache = self.transformer.new_cache(batch, in_front + 1 + self.pattern.num_steps(num_frames))
         cache.front = in_front
         if self.config.prefix.beside:
@@ -269,9 +288,7 @@ class StreamLM(nn.Module):
             x = x + self._timed(steps / config.num_codebooks * config.frames_per_code).to(x.dtype)
         return [x]
 
-    def _beside(
-        self, prefix: Tensor | None, lead: Tensor | None, cache: KVCache | None, begun: int, num_steps: int
-    ) -> Tensor:
+    def _beside(self, prefix: Tensor | None, cache: KVCache | None, begun: int, num_steps: int) -> Tensor:
         """What steps are given of the prefix's codes of their own time, ``[B, S, D]``; zeros behind its end.
 
         A cache keeps it for all steps that it has room for.
@@ -279,20 +296,26 @@ class StreamLM(nn.Module):
         beside = None if cache is None else cache.beside
         if beside is not None and begun:
             return beside[:, begun : begun + num_steps]
-        assert prefix is not None and lead is not None  # the first call, as ``lead`` has checked
-        config, count = self.config.prefix, num_steps if beside is None else beside.shape[1]
-        # 1e-6: what is a whole number of codes must not be one less by rounding.
+        assert prefix is not None  # the first call, as ``lead`` has checked
+        count = num_steps if beside is None else beside.shape[1]
         times = torch.arange(count, device=prefix.device) // self.pattern.stride
-        places = (times / config.frames_per_code + 1e-6).long() + (lead // config.num_codebooks)[:, None]
-        known = places < prefix.shape[-1]
-        codes = F.pad(prefix, (0, 1)).gather(
-            2, places.clamp(max=prefix.shape[-1])[:, None].expand(-1, prefix.shape[1], -1)
-        )
-        offsets = torch.arange(config.num_codebooks, device=prefix.device) * config.codebook_size
-        found: Tensor = self.beside_embedding(codes + offsets[:, None]).sum(dim=1) * known[..., None]
+        found = self._codes_at(times, prefix, self.beside_embedding)
+        if self.config.prefix.ahead:
+            found = found + self._codes_at(times + self.config.prefix.ahead, prefix, self.ahead_embedding)
         if beside is not None:
             beside.copy_(found)
         return found[:, :num_steps]
+
+    def _codes_at(self, times: Tensor, prefix: Tensor, embedding: nn.Embedding) -> Tensor:
+        """The prefix's codes at times ``[S]``, in frames of the model -> ``[B, S, D]``; zeros behind its end."""
+        config = self.config.prefix
+        # 1e-6: what is a whole number of codes must not be one less by rounding.
+        places = (times / config.frames_per_code + 1e-6).long() + self._padded(prefix)[:, None]
+        known = places < prefix.shape[-1]
+        places = places.clamp(max=prefix.shape[-1])[:, None].expand(-1, prefix.shape[1], -1)
+        offsets = torch.arange(config.num_codebooks, device=prefix.device) * config.codebook_size
+        states: Tensor = embedding(F.pad(prefix, (0, 1)).gather(2, places) + offsets[:, None])
+        return states.sum(dim=1) * known[..., None]
 
     def _timed(self, frames: Tensor) -> Tensor:
         """What steps at these times, in frames of the model, are told of them: ``[..., S] -> [..., S, D]``.
@@ -308,7 +331,9 @@ class StreamLM(nn.Module):
         """
         nn.init.normal_(self.heads.weight, std=math.sqrt(2 / (5 * self.config.transformer.dim)))
         nn.init.normal_(self.embedding.weight, std=math.sqrt(1 / (2 * self.config.num_codebooks)))
-        if self.config.prefix.num_codebooks:
+        if self.config.prefix.num_codebooks and self.config.prefix.in_front:
             nn.init.normal_(self.prefix_embedding.weight, std=math.sqrt(1 / 2))
-        if self.config.prefix.beside:
-            nn.init.normal_(self.beside_embedding.weight, std=math.sqrt(1 / (2 * self.config.prefix.num_codebooks)))
+        for name in ("beside_embedding", "ahead_embedding"):
+            if hasattr(self, name):
+                std = math.sqrt(1 / (2 * self.config.prefix.num_codebooks))
+                nn.init.normal_(getattr(self, name).weight, std=std)

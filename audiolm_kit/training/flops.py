@@ -51,7 +51,8 @@ def lm_flops(lm: StreamLM, shape: Sequence[int], prefix: Tensor | None = None) -
     """
     batch, num_codebooks, num_frames = shape
     config = lm.config.transformer
-    steps = lm.pattern.num_steps(num_frames) + (0 if prefix is None else prefix.shape[1] * prefix.shape[2])
+    in_front = 0 if prefix is None or not lm.config.prefix.in_front else prefix.shape[1] * prefix.shape[2]
+    steps = lm.pattern.num_steps(num_frames) + in_front
     matrices = sum(_per_row(weight) for name, weight in lm.transformer.named_parameters() if _reads_steps(name, weight))
     heads = sum(_per_row(weight) for weight in lm.heads.parameters() if weight.ndim == 2)
     attention = 3 * 2 * config.layers * steps * config.dim

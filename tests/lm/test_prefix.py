@@ -21,8 +21,9 @@ K, V, T, D = 3, 11, 5, 16
 PREFIX = Prefix(num_codebooks=2, codebook_size=7)
 PAD = PREFIX.codebook_size
 PATTERNS = ["parallel", "delay", "flatten"]
-POSITIONS = ["sinusoidal", "rotary", "relative", "timed", "beside"]
-"""Of the transformer; timed: relative ones, and codes in front and behind have times; beside: steps have codes, too."""
+POSITIONS = ["sinusoidal", "rotary", "relative", "timed", "beside", "aside"]
+"""Of the transformer. Timed: relative ones, and codes in front and behind have times; beside: steps have codes, too;
+aside: none stands in front, and steps have those of two frames later, too."""
 LENGTHS = [4, 0, 6, 1]
 GREEDY = Sampling(temperature=0, guidance_scale=1)
 SAMPLINGS = {
@@ -37,8 +38,10 @@ SAMPLINGS = {
 def tiny_lm(pattern: str = "delay", positions: str = "relative", prefix: Prefix = PREFIX) -> StreamLM:
     """A model in float64, whose every weight matters and where rounding does not decide which code is drawn."""
     torch.manual_seed(0)
-    if positions in ("timed", "beside"):
-        positions, prefix = "relative", replace(prefix, frames_per_code=2.5, beside=positions == "beside")
+    if positions in ("timed", "beside", "aside"):
+        prefix = replace(prefix, frames_per_code=2.5, beside=positions != "timed")
+        prefix = replace(prefix, in_front=positions != "aside", ahead=2 * (positions == "aside"))
+        positions = "relative"
     transformer = TransformerConfig(
         dim=D, heads=2, layers=2, cross_attention=True, positions=positions, relative_buckets=8, relative_distance=20
     )
@@ -265,11 +268,12 @@ def test_a_step_is_given_the_code_of_its_time_and_nothing_behind_the_last(patter
         assert any(theirs) and (one[row] != two[row]).any(-1).tolist() == theirs
 
 
-def test_a_model_with_codes_beside_reads_them_at_once() -> None:
+@pytest.mark.parametrize("in_front", [True, False])
+def test_a_model_with_codes_beside_reads_them_at_once(in_front: bool) -> None:
     """What takes 200 steps to learn of codes in front takes 40 of codes beside."""
     torch.manual_seed(0)
     transformer = TransformerConfig(dim=32, heads=2, layers=2, positions="relative")
-    lm = StreamLM(LMConfig(1, 8, "delay", transformer, prefix=Prefix(1, 8, 2.0, beside=True)))
+    lm = StreamLM(LMConfig(1, 8, "delay", transformer, prefix=Prefix(1, 8, 2.0, beside=True, in_front=in_front)))
     optimizer = torch.optim.AdamW(lm.parameters(), 3e-3)
     for _ in range(40):
         front = torch.randint(8, (16, 1, int(torch.randint(8, 17, ()))))
@@ -287,6 +291,39 @@ def test_codes_beside_need_times() -> None:
             ValueError, match=r"^beside is true, but the prefix has no codes or no times: give frames_per_code$"
         ):
             Prefix(**wrong, beside=True)  # type: ignore[arg-type]
+    for wrong in ({"in_front": False}, {"ahead": 1}):
+        with pytest.raises(ValueError, match="^in_front false and ahead are about codes beside the steps: set beside"):
+            Prefix(1, 8, 1.0, **wrong)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="^ahead of the prefix is -1: give 0 or more frames$"):
+        Prefix(1, 8, 1.0, beside=True, ahead=-1)
+
+
+def test_what_is_ahead_is_given_as_well() -> None:
+    """Codes say those of two frames later: nobody who sees the past alone, and those of now, could know."""
+    torch.manual_seed(0)
+    transformer, lasts = TransformerConfig(dim=32, heads=2, layers=2, positions="relative"), []
+    for ahead in (2, 0):
+        prefix = Prefix(1, 8, 1.0, beside=True, in_front=False, ahead=ahead)
+        lm = StreamLM(LMConfig(1, 8, "delay", transformer, prefix=prefix))
+        optimizer = torch.optim.AdamW(lm.parameters(), 3e-3)
+        for _ in range(60):
+            front = torch.randint(8, (16, 1, 20))
+            loss = lm.loss(front.roll(-2, -1), torch.arange(20).expand(16, 20) < 18, prefix=front)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+        lasts.append(loss.item())
+    assert lasts[0] < 0.2 and lasts[1] > 1.9  # the logarithm of 8 is 2.08
+
+
+def test_without_codes_in_front_there_are_fewer_steps() -> None:
+    prefix = padded([codes_of(1, 3, 2, 7), codes_of(1, 5, 2, 7)])
+    lm = tiny_lm("delay", "aside")
+    assert lm.lead(prefix) is None and lm.new_cache(2, T, prefix).max_steps == 1 + lm.pattern.num_steps(T)
+    other = prefix.clone()
+    other[0, :, -1] = (other[0, :, -1] + 1) % 7
+    one, two = (lm(codes_of(2, 9), prefix=each) for each in (prefix, other))
+    assert torch.equal(one[1], two[1]) and not torch.equal(one[0], two[0])
 
 
 class Straight(torch.nn.Module):
