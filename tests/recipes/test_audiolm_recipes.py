@@ -64,6 +64,8 @@ def test_the_stages_are_for_their_tokenizers_and_for_each_other(name: str) -> No
         "codebook_size": said,
         "frames_per_code": times,
         "beside": True,
+        "in_front": False,
+        "ahead": 8,
     }
     assert not content(name, "semantic")[1]["deduplicate"] and not content(name, "acoustic")[1]["deduplicate"]
     rate, masked = NAMES[name].sample_rate, content(name, "masked")[0]["masked"]
