@@ -33,12 +33,13 @@ def load(recipe: str, name: str) -> ModuleType:
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module
     sys.path.insert(0, str(folder))
+    known = set(sys.modules)
     try:
         spec.loader.exec_module(module)
     finally:
         sys.path.remove(str(folder))
-        for sibling in folder.glob("*.py"):
-            sys.modules.pop(sibling.stem, None)
+        for sibling in {path.stem for path in folder.glob("*.py")} - known:
+            sys.modules.pop(sibling, None)
     return module
 
 

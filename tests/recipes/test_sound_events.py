@@ -24,7 +24,7 @@ RECIPE = Path(__file__).parents[2] / "recipes" / "sound_events"
 
 
 windows = load("sound_events", "windows")
-codecs = load("sound_events", "codecs")
+sizes = load("sound_events", "sizes")
 
 
 def recording(tmp_path: Path, loud: slice, seconds: float = 5.0) -> Row:
@@ -107,12 +107,12 @@ def test_the_halves_that_are_mixed_are_those_of_the_experiment() -> None:
 
 def test_what_cannot_be_foreseen_in_codes_is_counted_for_each_codebook() -> None:
     still, turning = torch.zeros(9, dtype=torch.long), torch.arange(9) % 2
-    told = codecs.chance([torch.stack([still, turning]), torch.stack([still, 1 - turning])], 4)
+    told = sizes.chance([torch.stack([still, turning]), torch.stack([still, 1 - turning])], 4)
     assert told == {"bits": [0.0, 1.0], "again": [1.0, 0.0]}
 
 
 def test_between_two_recordings_no_code_repeats() -> None:
-    told = codecs.chance([torch.tensor([[0, 0]]), torch.tensor([[0, 1]])], 2)
+    told = sizes.chance([torch.tensor([[0, 0]]), torch.tensor([[0, 1]])], 2)
     assert told["again"] == [0.5]
 
 
@@ -143,7 +143,7 @@ def test_past_the_codebooks_more_is_left_than_behind_them() -> None:
         ways = [codec.encoder.log_magnitudes(codec.body_input(codec.scaled(s.samples[None]))) for s in (sound, other)]
         return float((ways[0] - ways[1]).abs().mean())
 
-    assert away(codecs.past_the_codebooks(codec, sound)) < 0.9 * away(codecs.there_and_back(codec, sound))
+    assert away(sizes.past_the_codebooks(codec, sound)) < 0.9 * away(sizes.there_and_back(codec, sound))
 
 
 def test_a_pair_counts_where_both_its_classes_are_heard(tmp_path: Path) -> None:

@@ -1,6 +1,6 @@
 """What codecs of other sizes leave of held-out recordings and of two at once, and how much chance is in their codes.
 
-    python codecs.py --out build/sound_events --windows build/sound_events/windows.jsonl --codecs base frames-25
+    python sizes.py --out build/sound_events --windows build/sound_events/windows.jsonl --codecs base frames-25
 
 takes the codecs OUT/codecs/NAME and writes OUT/sounds/codecs/NAME/*.flac with an index.json each (tools/sound_arms.py),
 the sounds of the first one also without its codebooks, pairs of recordings in NAME-mixed (and in real as they are), and
