@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from audiolm_kit.commands.given import UNSAID, checked_device
 
 if TYPE_CHECKING:
+    from pytorch_lightning import Trainer
     from pytorch_lightning.cli import LightningArgumentParser
     from torch import Tensor
 
@@ -38,11 +39,8 @@ def fit(*given: str) -> None:
         warnings.filterwarnings("ignore", message=message)
     from jsonargparse import set_parsing_settings
     from pytorch_lightning import LightningDataModule, LightningModule
-    from pytorch_lightning.callbacks import ModelCheckpoint
     from pytorch_lightning.cli import LightningCLI
     from pytorch_lightning.utilities.exceptions import SIGTERMException
-
-    from audiolm_kit.training.stopping import SaveOnTermination
 
     class Fit(LightningCLI):
         """LightningCLI with one subcommand that finds its run's last checkpoint by itself."""
@@ -60,13 +58,9 @@ def fit(*given: str) -> None:
             trainer["precision"] = bearable(trainer["precision"], trainer["accelerator"])
 
         def after_instantiate_classes(self) -> None:
+            """Find what the run goes on from, or set it aside."""
             ready, folder = self.config_init["fit"], Path(self.trainer.default_root_dir) / "checkpoints"
-            for callback in self.trainer.checkpoint_callbacks:
-                # Left to itself, Lightning hides them in a folder of the logger that has a new name in each run.
-                if isinstance(callback, ModelCheckpoint):
-                    callback.dirpath = callback.dirpath or str(folder)
-                    if callback.save_last:
-                        self.trainer.callbacks.append(SaveOnTermination(callback))  # type: ignore[attr-defined]
+            keep_checkpoints(self.trainer, folder)
             if ready.pop("fresh"):
                 set_aside(folder)
             elif ready["ckpt_path"] is None and (last := newest(folder)):
@@ -94,6 +88,22 @@ def fit(*given: str) -> None:
     except SIGTERMException:  # has no status: a Makefile or a scheduler would take the run for finished
         print("audiolm-kit fit: terminated before its end; the same command goes on", file=sys.stderr)
         sys.exit(TERMINATED)
+
+
+def keep_checkpoints(trainer: Trainer, folder: Path) -> None:
+    """Put checkpoints that a recipe has no place for into ``folder``, and save the last one on SIGTERM, too.
+
+    Left to itself, Lightning hides them in a folder of the logger that has a new name in each run.
+    """
+    from pytorch_lightning.callbacks import ModelCheckpoint
+
+    from audiolm_kit.training.stopping import SaveOnTermination
+
+    for callback in trainer.checkpoint_callbacks:
+        if isinstance(callback, ModelCheckpoint):
+            callback.dirpath = callback.dirpath or str(folder)
+            if callback.save_last:
+                trainer.callbacks.append(SaveOnTermination(callback))  # type: ignore[attr-defined]
 
 
 def bearable(precision: str | int | None, accelerator: object) -> str | int | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
@@ -230,22 +231,40 @@ def test_what_belongs_together_has_one_time() -> None:
     assert torch.allclose(behind, torch.arange(18) / 3)  # the step at time t tells the first code of frame t
 
 
-@pytest.mark.parametrize(("frames_per_code", "learned"), [(2.0, True), (0.0, False)])
-def test_a_model_that_is_told_times_soon_reads_what_is_in_front(frames_per_code: float, learned: bool) -> None:
-    """Codes say those of their time in front: with times that is learned in 200 steps, without it is not."""
+def losses_of(prefix: Prefix, steps: int, task: Callable[[], tuple[Tensor, Tensor, Tensor]]) -> list[float]:
+    """The losses of a small model that learns codes ``[B, 1, T]`` (those of a mask) behind or beside others."""
     torch.manual_seed(0)
     transformer = TransformerConfig(dim=32, heads=2, layers=2, positions="relative")
-    lm = StreamLM(LMConfig(1, 8, "delay", transformer, prefix=Prefix(1, 8, frames_per_code)))
-    optimizer, last = torch.optim.AdamW(lm.parameters(), 3e-3), []
-    for _ in range(200):
-        front = torch.randint(8, (16, 1, int(torch.randint(8, 17, ()))))
-        codes = front.repeat_interleave(2, -1)
-        loss = lm.loss(codes, torch.ones(codes[:, 0].shape, dtype=torch.bool), prefix=front)
+    lm, losses = StreamLM(LMConfig(1, 8, "delay", transformer, prefix=prefix)), []
+    optimizer = torch.optim.AdamW(lm.parameters(), 3e-3)
+    for _ in range(steps):
+        codes, mask, front = task()
+        loss = lm.loss(codes, mask, prefix=front)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-        last.append(loss.item())
-    assert (sum(last[-20:]) / 20 < 0.1) == learned
+        losses.append(loss.item())
+    return losses
+
+
+def repeated() -> tuple[Tensor, Tensor, Tensor]:
+    """Codes that say those of their time in the prefix, two frames each."""
+    front = torch.randint(8, (16, 1, int(torch.randint(8, 17, ()))))
+    codes = front.repeat_interleave(2, -1)
+    return codes, torch.ones(codes[:, 0].shape, dtype=torch.bool), front
+
+
+def later() -> tuple[Tensor, Tensor, Tensor]:
+    """Codes that say those of two frames later in the prefix, as long as there are any."""
+    front = torch.randint(8, (16, 1, 20))
+    return front.roll(-2, -1), torch.arange(20).expand(16, 20) < 18, front
+
+
+@pytest.mark.parametrize(("frames_per_code", "learned"), [(2.0, True), (0.0, False)])
+def test_a_model_that_is_told_times_soon_reads_what_is_in_front(frames_per_code: float, learned: bool) -> None:
+    """Codes say those of their time in front: with times that is learned in 200 steps, without it is not."""
+    losses = losses_of(Prefix(1, 8, frames_per_code), 200, repeated)
+    assert (sum(losses[-20:]) / 20 < 0.1) == learned
 
 
 @pytest.mark.parametrize("pattern", PATTERNS)
@@ -271,18 +290,7 @@ def test_a_step_is_given_the_code_of_its_time_and_nothing_behind_the_last(patter
 @pytest.mark.parametrize("in_front", [True, False])
 def test_a_model_with_codes_beside_reads_them_at_once(in_front: bool) -> None:
     """What takes 200 steps to learn of codes in front takes 40 of codes beside."""
-    torch.manual_seed(0)
-    transformer = TransformerConfig(dim=32, heads=2, layers=2, positions="relative")
-    lm = StreamLM(LMConfig(1, 8, "delay", transformer, prefix=Prefix(1, 8, 2.0, beside=True, in_front=in_front)))
-    optimizer = torch.optim.AdamW(lm.parameters(), 3e-3)
-    for _ in range(40):
-        front = torch.randint(8, (16, 1, int(torch.randint(8, 17, ()))))
-        codes = front.repeat_interleave(2, -1)
-        loss = lm.loss(codes, torch.ones(codes[:, 0].shape, dtype=torch.bool), prefix=front)
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-    assert loss.item() < 0.1
+    assert losses_of(Prefix(1, 8, 2.0, beside=True, in_front=in_front), 40, repeated)[-1] < 0.1
 
 
 def test_codes_beside_need_times() -> None:
@@ -300,20 +308,9 @@ def test_codes_beside_need_times() -> None:
 
 def test_what_is_ahead_is_given_as_well() -> None:
     """Codes say those of two frames later: nobody who sees the past alone, and those of now, could know."""
-    torch.manual_seed(0)
-    transformer, lasts = TransformerConfig(dim=32, heads=2, layers=2, positions="relative"), []
-    for ahead in (2, 0):
-        prefix = Prefix(1, 8, 1.0, beside=True, in_front=False, ahead=ahead)
-        lm = StreamLM(LMConfig(1, 8, "delay", transformer, prefix=prefix))
-        optimizer = torch.optim.AdamW(lm.parameters(), 3e-3)
-        for _ in range(60):
-            front = torch.randint(8, (16, 1, 20))
-            loss = lm.loss(front.roll(-2, -1), torch.arange(20).expand(16, 20) < 18, prefix=front)
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-        lasts.append(loss.item())
-    assert lasts[0] < 0.2 and lasts[1] > 1.9  # the logarithm of 8 is 2.08
+    prefix = Prefix(1, 8, 1.0, beside=True, in_front=False, ahead=2)
+    assert losses_of(prefix, 60, later)[-1] < 0.2
+    assert losses_of(replace(prefix, ahead=0), 60, later)[-1] > 1.9  # the logarithm of 8 is 2.08
 
 
 def test_without_codes_in_front_there_are_fewer_steps() -> None:
