@@ -30,8 +30,8 @@ $(INSTALLED): setup.cfg pyproject.toml constraints.txt tools/requirements.py
 	$(PIP) install --no-build-isolation --no-deps -e .
 	@touch $@
 
-demo: $(INSTALLED) ## From made-up sounds to a trained model and a page to listen at (minutes, two CPU cores)
-	@$(MAKE) --no-print-directory -C recipes/hello demo
+demo: $(INSTALLED) ## Let the models that come with the package be heard, on a page to listen at
+	"$(BIN)/python" tools/demo.py -o build/demo
 
 test: $(INSTALLED) ## Run the quick tests
 	"$(BIN)/python" -m pytest -n auto --dist loadfile

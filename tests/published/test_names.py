@@ -98,6 +98,7 @@ def test_an_example_says_what_it_says_and_no_more(shipped: Path) -> None:
 
 
 def test_every_shipped_model_has_a_card_and_an_example() -> None:
+    assert names.models()["spoken-digits"] == "AudioGen"
     for name in names.models():
         folder = names.FOLDER / name
         assert {"README.md", names.EXAMPLE} <= {path.name for path in folder.iterdir()}
