@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from audiolm_kit.inference.audiogen import AudioGen as AudioGen
     from audiolm_kit.inference.audiolm import AudioLM as AudioLM
     from audiolm_kit.inference.chain import StageSampling as StageSampling
+    from audiolm_kit.inference.mutual_information import MutualInformation as MutualInformation
     from audiolm_kit.lm.model import LMConfig as LMConfig
     from audiolm_kit.lm.model import StreamLM as StreamLM
     from audiolm_kit.lm.sampling import Sampling as Sampling
@@ -31,6 +32,7 @@ _HOMES = {
     "CodecConfig": "codec.model",
     "ForeignCodec": "codec.foreign",
     "LMConfig": "lm.model",
+    "MutualInformation": "inference.mutual_information",
     "NeuralCodec": "codec.model",
     "Sampling": "lm.sampling",
     "SemanticTokenizer": "semantic.tokenizer",

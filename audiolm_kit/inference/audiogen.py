@@ -20,7 +20,7 @@ from audiolm_kit.codec.opening import AnyCodec, open_codec
 from audiolm_kit.codec.streaming import decode
 from audiolm_kit.conditioning import Context, TextConditioner, text_files, text_folders
 from audiolm_kit.evaluation.perceptual import Scorer
-from audiolm_kit.inference.candidates import Choice, best_of, scorer_of
+from audiolm_kit.inference.candidates import OWN, Choice, best_of, scorer_of
 from audiolm_kit.inference.items import (
     Item,
     Text,
@@ -33,6 +33,7 @@ from audiolm_kit.inference.items import (
     whole_frames,
     windows_of,
 )
+from audiolm_kit.inference.mutual_information import MutualInformation
 from audiolm_kit.inference.precision import Dtype, Precision, told
 from audiolm_kit.inference.streaming import Request, Section, Windows, chunks, codes, level, regrouped, sound
 from audiolm_kit.lm.model import StreamLM
@@ -154,7 +155,8 @@ class AudioGen:
             overlap: seconds at the end of a window that the next one begins with; None for 0.3 of a window or, where a
                 timeline changes without windows, for 1 s. It belongs to the window's seconds.
             candidates: how many are made for each text; the best of them is kept, see ``best_of``.
-            scorer: what judges them, or the name of a CLAP.
+            scorer: what judges them: "self" the model itself (``MutualInformation``), or the name of a CLAP, or any
+                function of sounds and texts.
 
         Raises:
             ValueError: no text, no positive length, a text for a model without text, too few seeds or negatives, an
@@ -198,7 +200,8 @@ class AudioGen:
         Args:
             texts: as in ``generate``, and so is what is not named here; a timeline, which is no one text, is refused.
             candidates: how many are made for each text.
-            scorer: what judges them (``evaluation.perceptual.Scorer``), or the name of a CLAP.
+            scorer: what judges them (``evaluation.perceptual.Scorer``), "self" for the model itself, or the name of a
+                CLAP.
 
         Raises:
             ValueError: as ``generate`` and ``candidates.best_of``.
@@ -207,7 +210,7 @@ class AudioGen:
         if not all(isinstance(item.text, str) for item in items):
             raise ValueError("candidates are judged by one text, and a timeline has several: make it without a scorer")
         windows = windows_of(window, overlap, texts, self.codec.frame_rate)
-        judge = scorer_of(scorer, str(self.device))
+        judge = MutualInformation(self) if scorer == OWN else scorer_of(scorer, str(self.device))
         best: dict[int, Choice] = {}
         for unwanted in dict.fromkeys(item.negative for item in items):
             places = [i for i, item in enumerate(items) if item.negative == unwanted]
@@ -337,6 +340,15 @@ class AudioGen:
             "version": __version__,
         }
 
+    @torch.no_grad()
+    def context(self, texts: list[str]) -> Context | None:
+        """What the captions mean to the model; None where all are empty, so that guidance costs nothing."""
+        if not any(text.strip() for text in texts):
+            return None
+        if self.conditioner is None:
+            raise ValueError("this model was trained without captions: leave the text out")
+        return self.lm.condition(self.conditioner.prepare(texts, self.device))
+
     # --- inside -------------------------------------------------------------------------------------------------------
 
     def _items(
@@ -369,22 +381,13 @@ class AudioGen:
         negative = self._negative([item.negative for item in items])
         sections = []
         for together in zip(*(item.sections(*self._grid) for item in items), strict=True):
-            context = self._context([text for _, text in together])
+            context = self.context([text for _, text in together])
             sections.append(Section(together[0][0], context, negative))
         return Request(prompt, sections, sampling, [item.seed for item in items], windows), gain
 
-    @torch.no_grad()
-    def _context(self, texts: list[str]) -> Context | None:
-        """What the captions mean to the model; None where all are empty, so that guidance costs nothing."""
-        if not any(text.strip() for text in texts):
-            return None
-        if self.conditioner is None:
-            raise ValueError("this model was trained without captions: leave the text out")
-        return self.lm.condition(self.conditioner.prepare(texts, self.device))
-
     def _negative(self, texts: list[str]) -> Context | None:
-        """As ``_context``, and one row where all are the same."""
-        return self._context(texts[:1] if len(set(texts)) == 1 else texts)
+        """As ``context``, and one row where all are the same."""
+        return self.context(texts[:1] if len(set(texts)) == 1 else texts)
 
     @property
     def _grid(self) -> tuple[int, int]:

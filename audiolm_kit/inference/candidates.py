@@ -16,6 +16,8 @@ from audiolm_kit.evaluation.perceptual import ClapScorer, Scorer
 
 TOGETHER = 32
 """Sounds that are asked for and held at once, or as many as there are candidates; the choice does not depend on it."""
+OWN = "self"
+"""In the place of a CLAP's name: the model that makes the sounds judges them, too (``mutual_information``)."""
 STRIDE = 0x9E3779B1
 """Between the seeds of an item's candidates: odd, and 2**32 over the golden ratio."""
 

@@ -15,7 +15,7 @@ from audiolm_kit import audio, checkpoint
 from audiolm_kit.audio import Sound
 from audiolm_kit.inference import outlet
 from audiolm_kit.inference.audiogen import AudioGen
-from audiolm_kit.inference.candidates import Choice, scorer_of
+from audiolm_kit.inference.candidates import OWN, Choice, scorer_of
 from audiolm_kit.inference.items import BATCH, Text, length_of
 from audiolm_kit.inference.timeline import is_timeline
 from audiolm_kit.lm.sampling import Sampling
@@ -52,7 +52,7 @@ class Order:
 
     def __post_init__(self) -> None:
         if self.candidates != 1 and not self.scorer:
-            raise ValueError(f"candidates is {self.candidates}, but nothing judges them: give scorer, a CLAP")
+            raise ValueError(f"candidates is {self.candidates}, but nothing judges them: give scorer, self or a CLAP")
         if self.scorer and is_timeline(self.texts):
             raise ValueError("candidates are judged by one text, and a timeline has several: leave scorer out")
         if len(self.texts) == 0:
@@ -97,7 +97,7 @@ class Order:
             self._pour(model)
             return
         sounds, paths = self.sounds, self.paths
-        scorer = scorer_of(self.scorer, str(model.device)) if self.scorer else None
+        scorer = scorer_of(self.scorer, str(model.device)) if self.scorer not in ("", OWN) else self.scorer
         with tqdm(total=len(sounds), unit="sound", disable=not sys.stderr.isatty() or len(sounds) == 1) as progress:
             for first in range(0, len(sounds), BATCH):
                 texts = sounds[first : first + BATCH]

@@ -135,6 +135,13 @@ def test_of_several_candidates_the_best_is_kept_and_can_be_made_again(
     assert "scores" not in json.loads((tmp_path / "out.json").read_text())
 
 
+def test_a_model_judges_its_own_candidates(audiogen_folder: Path, tmp_path: Path) -> None:
+    call = ["generate", str(audiogen_folder), "--seconds", "0.2", "-o", str(tmp_path / "out.wav"), "rain"]
+    assert main([*call, "--candidates", "3", "--scorer", "self"]) == 0
+    about = json.loads((tmp_path / "out.json").read_text())
+    assert len(set(about["scores"])) == 3 and about["score"] == max(about["scores"]) and about["scorer"] == "self"
+
+
 @pytest.mark.parametrize(
     ("options", "told"),
     [
