@@ -16,7 +16,8 @@ GAIN = 0.05
 def guidance_table(judges: ModuleType, sounds: Path, prefix: str, what: str, share: float) -> list[Entry]:
     """Adherence, diversity and distance to real sounds of the arms ``guidance/PREFIX-SEED-scale-SETTING``.
 
-    A setting is a scale, as 3, or scale and temperature, as 3-temperature-0.8 (``sound_arms.setting``).
+    A setting is a scale, as 3, with a temperature, as 3-temperature-0.8, and with takes, as 3-temperature-0.8-takes-4
+    (``sound_arms.setting``).
 
     Args:
         sounds: has ``recordings/real`` and ``recordings/reconstruction`` too, the ceilings.
@@ -42,15 +43,18 @@ def guidance_table(judges: ModuleType, sounds: Path, prefix: str, what: str, sha
     return rows + price(judges, real, remade, found)
 
 
-def numbers(name: str) -> tuple[float, float]:
-    """A setting's temperature and scale, by which settings are sorted: the usual temperature first."""
-    scale, _, temperature = name.partition("-temperature-")
-    return -float(temperature or 1), float(scale)
+def numbers(name: str) -> tuple[float, int, float]:
+    """A setting's temperature, takes and scale, by which settings are sorted: the usual temperature first."""
+    rest, _, takes = name.partition("-takes-")
+    scale, _, temperature = rest.partition("-temperature-")
+    return -float(temperature or 1), int(takes or 1), float(scale)
 
 
 def told(name: str) -> str:
     """A setting as the table says it."""
-    return name.replace("-temperature-", ", temperature ")
+    rest, _, takes = name.partition("-takes-")
+    best = f", the best of {takes} takes by the model itself" if takes else ""
+    return rest.replace("-temperature-", ", temperature ") + best
 
 
 def price(judges: ModuleType, real: Heard, remade: Heard, found: dict[str, list[Heard]]) -> list[Entry]:

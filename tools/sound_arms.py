@@ -32,6 +32,8 @@ BOLD = Sampling(guidance_scale=3.0, temperature=0.8)
 """The usual guidance, and fewer of the unlikely codes: little models give those too much."""
 SETTINGS = (*(Sampling(guidance_scale=scale) for scale in (1.0, 2.0, 3.0, 5.0)), BOLD)
 """What an experiment on guidance compares."""
+TAKES = 4
+"""And the best of so many takes under the last of them, by the model's own judgement."""
 
 
 @dataclass(frozen=True)
@@ -57,12 +59,30 @@ class Arm:
     """Item i is drawn with seed + i."""
     prompt_seconds: float = 0.0
     """How much of each prompt is given; the sound is ``seconds`` long, the prompt included."""
+    candidates: int = 1
+    """Takes of each sound, of which the model itself chooses one."""
+
+    @property
+    def told(self) -> Entry:
+        """All that decides what its sounds are; one take of each needs no word."""
+        told = dataclasses.asdict(self)
+        return {name: value for name, value in told.items() if name != "candidates" or value > 1}
 
 
-def setting(sampling: Sampling) -> str:
-    """How an arm of guidance is called: its scale, and its temperature where that is not 1."""
+def setting(sampling: Sampling, candidates: int = 1) -> str:
+    """How an arm of guidance is called: its scale, and where they are not 1 its temperature and its takes."""
     temperature = "" if sampling.temperature == 1 else f"-temperature-{sampling.temperature:g}"
-    return f"scale-{sampling.guidance_scale:g}{temperature}"
+    takes = "" if candidates == 1 else f"-takes-{candidates}"
+    return f"scale-{sampling.guidance_scale:g}{temperature}{takes}"
+
+
+def guided(model: str, seconds: float, seed: int) -> list[Arm]:
+    """A model's arms of an experiment on guidance."""
+    compared = [(sampling, 1) for sampling in SETTINGS] + [(BOLD, TAKES)]
+    return [
+        Arm(f"{model}-{setting(sampling, takes)}", sampling, seconds, seed, candidates=takes)
+        for sampling, takes in compared
+    ]
 
 
 @dataclass(frozen=True)
@@ -92,7 +112,7 @@ def write_arm(model: AudioGen | Wordless, arm: Arm, items: Sequence[Item], folde
     """Write all sounds of an arm into ``folder/arm.name``; those that stand there already are kept."""
     plan = {
         "fingerprints": model.fingerprints,
-        "arm": dataclasses.asdict(arm),
+        "arm": arm.told,
         "items": [[item.text, item.labels, item.prompt and item.prompt.path] for item in items],
     }
     told = [
@@ -133,7 +153,8 @@ def make(model: AudioGen | Wordless, arm: Arm, items: Sequence[Item], numbers: S
     texts = [item.text for item in chosen]
     if not arm.prompt_seconds:
         assert not isinstance(model, Wordless), "without words there is a prompt"
-        return model.generate(texts, arm.seconds, arm.sampling, seeds)
+        judged: Entry = {"candidates": arm.candidates, "scorer": "self"} if arm.candidates > 1 else {}
+        return model.generate(texts, arm.seconds, arm.sampling, seeds, **judged)
     prompts = [
         read(item.prompt.path, item.prompt.start, arm.prompt_seconds) for item in chosen if item.prompt is not None
     ]

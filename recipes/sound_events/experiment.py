@@ -18,7 +18,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tools"))
 
-from sound_arms import BOLD, SETTINGS, Arm, Item, repeated, setting, write_arm, write_recordings
+from sound_arms import BOLD, Arm, Item, guided, repeated, setting, write_arm, write_recordings
 
 from audiolm_kit import AudioGen, NeuralCodec, Sound, checkpoint
 from audiolm_kit.audio import read, write, write_bytes
@@ -65,8 +65,10 @@ def guidance(folder: Path, models: Iterator[tuple[str, int, AudioGen]], rows: li
     """The same captions and seeds under several settings."""
     items = singles(captions(rows), count)
     for kind, seed, model in models:
-        for sampling in SETTINGS if kind == "single" else (BOLD,):
-            write_arm(model, Arm(f"{kind}-{seed}-{setting(sampling)}", sampling, SECONDS, 1000 * seed), items, folder)
+        name, first = f"{kind}-{seed}", 1000 * seed
+        mixed = Arm(f"{name}-{setting(BOLD)}", BOLD, SECONDS, first)
+        for arm in guided(name, SECONDS, first) if kind == "single" else [mixed]:
+            write_arm(model, arm, items, folder)
 
 
 def mixing(folder: Path, models: Iterator[tuple[str, int, AudioGen]], rows: list[Row], count: int) -> None:

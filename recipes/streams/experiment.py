@@ -17,7 +17,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tools"))
 
-from sound_arms import SETTINGS, Arm, Item, setting, write_arm, write_recordings
+from sound_arms import Arm, Item, guided, write_arm, write_recordings
 
 from audiolm_kit import AudioGen, NeuralCodec, Sampling, checkpoint
 from audiolm_kit.audio import write_bytes
@@ -49,8 +49,7 @@ def guidance(out: Path, rows: list[Row], seeds: list[int], count: int) -> None:
     """The same captions and seeds under several settings."""
     for seed in seeds:
         model = AudioGen.load(out / "lm" / f"{GUIDED}-{seed}")
-        for sampling in SETTINGS:
-            arm = Arm(f"{GUIDED}-{seed}-{setting(sampling)}", sampling, SECONDS, 1000 * seed)
+        for arm in guided(f"{GUIDED}-{seed}", SECONDS, 1000 * seed):
             write_arm(model, arm, asked(rows, count), out / "sounds" / "guidance")
 
 

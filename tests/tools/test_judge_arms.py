@@ -131,6 +131,8 @@ def test_a_guidance_table_says_what_was_gained_and_reached(tmp_path: Path) -> No
         write_heard(tmp_path / "guidance" / f"model-{seed}-scale-3", labels[:90] + wrong[:10], labels)
         bold = sound_arms.setting(Sampling(guidance_scale=3.0, temperature=0.8))
         write_heard(tmp_path / "guidance" / f"model-{seed}-{bold}", labels[:80] + wrong[:20], labels)
+        chosen = sound_arms.setting(Sampling(guidance_scale=3.0, temperature=0.8), 4)
+        write_heard(tmp_path / "guidance" / f"model-{seed}-{chosen}", labels[:85] + wrong[:15], labels)
     judges = SimpleNamespace(kad=lambda a, b: 1.5)
     rows = {each["what"]: each for each in guidance_table.guidance_table(judges, tmp_path, "model", "digit", 0.97)}
     assert rows["digit heard: guidance 1"]["value"] == pytest.approx(0.6)
@@ -145,8 +147,12 @@ def test_a_guidance_table_says_what_was_gained_and_reached(tmp_path: Path) -> No
     assert 0.3 < rows["guidance 3 against shuffled captions (floor)"]["value"] < 0.6
     assert rows["KAD to the real recordings: guidance 3"]["value"] == 1.5
     heard = [name for name in rows if name.startswith("digit heard: guidance")]
-    assert [name.partition("guidance ")[2] for name in heard] == ["1", "3", "3, temperature 0.8"]
-    assert rows[heard[2]]["value"] == pytest.approx(0.8) and "rule" not in rows[heard[2]]
+    assert [name.partition("guidance ")[2] for name in heard] == [
+        *("1", "3", "3, temperature 0.8"),
+        "3, temperature 0.8, the best of 4 takes by the model itself",
+    ]
+    assert [rows[each]["value"] for each in heard] == pytest.approx([0.6, 0.9, 0.8, 0.85])
+    assert ["rule" in rows[each] for each in heard] == [False, True, False, False]
 
 
 def test_a_setting_that_was_not_run_is_named(tmp_path: Path) -> None:

@@ -38,6 +38,16 @@ def test_each_sound_is_the_models_own_for_its_text_and_seed(model: AudioGen, tmp
     torch.testing.assert_close(found.samples, wanted.samples, atol=1e-4, rtol=0)
 
 
+def test_of_several_takes_the_model_keeps_one(model: AudioGen, tmp_path: Path) -> None:
+    arms = sound_arms.guided("plain", 0.2, 7)
+    assert len({arm.name for arm in arms}) == len(arms) and [arm.candidates for arm in arms] == [1] * 5 + [4]
+    assert "candidates" not in arms[0].told and arms[-1].told["candidates"] == 4
+    write_arm(model, arms[-1], ITEMS, tmp_path)
+    [wanted] = model.generate(["rain falls"], 0.2, arms[-1].sampling, seed=8, candidates=4, scorer="self")
+    found = audio.read(tmp_path / arms[-1].name / "0001.flac")
+    torch.testing.assert_close(found.samples, wanted.samples, atol=1e-4, rtol=0)
+
+
 def test_a_stopped_arm_goes_on_and_a_finished_one_is_left_alone(model: AudioGen, tmp_path: Path) -> None:
     write_arm(model, ARM, ITEMS, tmp_path)
     before = modified(tmp_path / "plain-0")
