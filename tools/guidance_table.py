@@ -35,7 +35,7 @@ def guidance_table(judges: ModuleType, sounds: Path, prefix: str, what: str, sha
     best = max(scores, key=lambda name: scores[name]["value"])
     reached = scores[best]["value"] / remade.right().mean()
     scores[best]["rule"] = ruled(f"at least {100 * share:.0f} % of the reconstruction", reached, reached >= share)
-    rows += [row(f"{what} heard: guidance {told(name)}", scored) for name, scored in scores.items()]
+    rows += [row(f"{what} heard: {told(name)}", scored) for name, scored in scores.items()]
     gain = score_of_models(differences(rights(found["1"]), rights(found["3"])))
     gain["rule"] = ruled(f"at least {100 * GAIN:.0f} points", gain["value"], gain["value"] >= GAIN)
     rows.append(row("gain: guidance 3 less guidance 1, same captions and seeds", gain))
@@ -53,8 +53,8 @@ def numbers(name: str) -> tuple[float, int, float]:
 def told(name: str) -> str:
     """A setting as the table says it."""
     rest, _, takes = name.partition("-takes-")
-    best = f", the best of {takes} takes by the model itself" if takes else ""
-    return rest.replace("-temperature-", ", temperature ") + best
+    best = f"the best of {takes} takes by the model itself, " if takes else ""
+    return f"{best}guidance {rest.replace('-temperature-', ', temperature ')}"
 
 
 def price(judges: ModuleType, real: Heard, remade: Heard, found: dict[str, list[Heard]]) -> list[Entry]:
@@ -62,9 +62,9 @@ def price(judges: ModuleType, real: Heard, remade: Heard, found: dict[str, list[
     rows = [plain("diversity within a class: real recordings", diversity(real.vectors, real.groups()))]
     for name, models in found.items():
         each = [diversity(arm.vectors, arm.groups()) for arm in models]
-        rows.append(plain(f"diversity within a class: guidance {told(name)}", float(np.mean(each))))
+        rows.append(plain(f"diversity within a class: {told(name)}", float(np.mean(each))))
     rows.append(plain("KAD to the real recordings: reconstructions", judges.kad(real.vectors, remade.vectors)))
     for name, models in found.items():
         each = [judges.kad(real.vectors, arm.vectors) for arm in models]
-        rows.append(plain(f"KAD to the real recordings: guidance {told(name)}", float(np.mean(each))))
+        rows.append(plain(f"KAD to the real recordings: {told(name)}", float(np.mean(each))))
     return rows
