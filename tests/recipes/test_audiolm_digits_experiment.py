@@ -286,6 +286,8 @@ def test_both_ways_have_stages_of_one_size_and_make_all_codebooks_once() -> None
     assert coarse[1]["codebooks"] == fine[1]["prefix_codebooks"] and fine[1]["codebooks"][1] == codec["num_codebooks"]
     sizes = {name: dict(model[0]["lm"]["transformer"]) for name, model in models.items()}
     layers = {name: size.pop("layers") for name, size in sizes.items()}
+    dropout = {name: size.pop("dropout") for name, size in sizes.items()}
+    assert len({dropout[name] for name in ("acoustic", "coarse", "fine", "only")}) == 1  # what is compared learns alike
     assert all(size == sizes["semantic"] for size in sizes.values())
     assert layers["coarse"] == layers["fine"] == layers["acoustic"]
     assert layers["only"] == layers["semantic"] + layers["acoustic"]
