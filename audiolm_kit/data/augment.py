@@ -1,10 +1,11 @@
-"""Mild variations of a recording (place, loudness, speed), each a pure function of (seed, row, variant).
+"""Mild variations of a recording (place, loudness, speed, tempo), each a pure function of (seed, row, variant).
 
 C channels, L samples.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,6 +13,9 @@ import torch
 from torch import Tensor
 
 from audiolm_kit.audio import Sound, fit
+
+WINDOW, REACH = 0.04, 0.01
+"""Seconds of the pieces of which a sound of another tempo is put together, and how far each may lie from its place."""
 
 
 @dataclass(frozen=True)
@@ -24,6 +28,8 @@ class Variation:
     """Lowered where the loudest sample would pass full scale."""
     lead: int = 0
     """Samples of silence in front."""
+    tempo: float = 1.0
+    """Above 1 is faster, at the same pitch."""
 
 
 @dataclass(frozen=True)
@@ -34,6 +40,12 @@ class VariationRanges:
     gain_db: tuple[float, float] = (-6.0, 3.0)
     lead_seconds: float = 0.05
     """Longest extra silence in front, beyond the shift within a frame; half of the variations have some."""
+    tempo: tuple[float, float] = (1.0, 1.0)
+    """Drawn so that twice as fast is as likely as half as fast."""
+
+    def __post_init__(self) -> None:
+        if not 0 < self.tempo[0] <= self.tempo[1] < math.inf:
+            raise ValueError(f"tempo is {self.tempo[0]:g},{self.tempo[1]:g}, wanted a range above 0, as 0.75,1.33")
 
 
 def draw_variation(
@@ -53,12 +65,14 @@ def draw_variation(
     shift = int(draw.integers(0, frame_length))
     extra = draw.uniform(0.0, ranges.lead_seconds) if draw.random() < 0.5 else 0.0
     speed, gain_db = float(draw.uniform(*ranges.speed)), float(draw.uniform(*ranges.gain_db))
-    return Variation(speed, gain_db, shift + round(extra * sample_rate))
+    slowest, fastest = (math.log(tempo) for tempo in ranges.tempo)
+    tempo = math.exp(draw.uniform(slowest, fastest))
+    return Variation(speed, gain_db, shift + round(extra * sample_rate), tempo)
 
 
 def vary(sound: Sound, variation: Variation) -> Sound:
-    """Apply a variation, [C, L] -> [C, lead + L / speed]."""
-    samples = change_speed(sound, variation.speed).samples
+    """Apply a variation, [C, L] -> [C, lead + L / speed / tempo]."""
+    samples = change_tempo(change_speed(sound, variation.speed), variation.tempo).samples
     samples = change_gain(samples, variation.gain_db)
     return Sound(torch.nn.functional.pad(samples, (variation.lead, 0)), sound.sample_rate)
 
@@ -69,6 +83,35 @@ def change_speed(sound: Sound, speed: float) -> Sound:
         raise ValueError(f"speed is {speed}, wanted above 0 (1 leaves the sound as it is)")
     clock = round(sound.sample_rate * speed)
     return fit(Sound(sound.samples, clock), sound.sample_rate, sound.samples.shape[0])
+
+
+def change_tempo(sound: Sound, tempo: float) -> Sound:
+    """Play faster (above 1) or slower at the same pitch, [C, L] -> [C, L / tempo]: WSOLA (Verhelst and Roelands 1993).
+
+    Windows of the sound are laid one over the other at a distance of their own, each taken from where it goes on most
+    smoothly from the one before, within 10 ms of where the tempo has it.
+    """
+    if tempo <= 0:
+        raise ValueError(f"tempo is {tempo}, wanted above 0 (1 leaves the sound as it is)")
+    if tempo == 1:
+        return sound
+    hop, reach = max(1, round(WINDOW / 2 * sound.sample_rate)), round(REACH * sound.sample_rate)
+    size, length = 2 * hop, round(sound.samples.shape[1] / tempo)
+    count = math.ceil(length / hop) + 1
+    # A hop of silence in front, and behind what the last window and its search may reach.
+    behind = reach + size + max(0, math.ceil((count - 1) * hop * tempo) + size - sound.samples.shape[1] - hop)
+    samples = torch.nn.functional.pad(sound.samples, (hop + reach, behind))
+    mono = samples.mean(0)
+    window = torch.hann_window(size, dtype=samples.dtype)
+    made = samples.new_zeros(len(samples), (count + 1) * hop)
+    start = reach
+    for number in range(count):
+        if number:
+            wanted = mono[start + hop : start + hop + size]  # what would follow
+            first = round(number * hop * tempo)
+            start = first + int((mono[first : first + 2 * reach + size].unfold(0, size, 1) @ wanted).argmax())
+        made[:, number * hop : number * hop + size] += window * samples[:, start : start + size]
+    return Sound(made[:, hop : hop + length], sound.sample_rate)
 
 
 def change_gain(samples: Tensor, gain_db: float) -> Tensor:

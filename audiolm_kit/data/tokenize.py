@@ -25,7 +25,7 @@ from tqdm import tqdm
 from audiolm_kit import audio as sounds
 from audiolm_kit.audio import Sound
 from audiolm_kit.checkpoint import read_json, replacing, write_json
-from audiolm_kit.data.augment import draw_variation, pad_end, vary
+from audiolm_kit.data.augment import VariationRanges, draw_variation, pad_end, vary
 from audiolm_kit.data.manifest import Row, read_manifest
 from audiolm_kit.data.mixing import Distinct, Mix, Mixing, Partners, draw_mix, mix, mixed_row
 from audiolm_kit.data.shards import Part, Skipped, TokenFormat, TokenRow, part_path, read_part, write_part
@@ -46,6 +46,8 @@ class TokenizeOptions:
     """Clips of equal length that are encoded at once."""
     variants: int = 1
     """Rows per clip: the clip itself, then seeded mild variations of it."""
+    tempo: tuple[float, float] = VariationRanges.tempo
+    """Variants are also played faster or slower at their own pitch, by a factor of this range: 0.75,1.33."""
     mixes: int = 0
     """Further rows per clip, each a mixture of it with another clip of its split, both mildly varied."""
     mix_joiner: str = Mixing.joiner
@@ -75,7 +77,12 @@ class TokenizeOptions:
                 raise ValueError(f"{name} is {getattr(self, name)}, wanted at least 0 (none)")
         if self.mixes and self.other_voices:
             raise ValueError("mixes and other_voices are both given, wanted one: a mixture has no single voice")
-        _ = self.mixing  # refuses what cannot be
+        _ = self.mixing, self.ranges  # they refuse what cannot be
+
+    @property
+    def ranges(self) -> VariationRanges:
+        """What variants are drawn from."""
+        return VariationRanges(tempo=self.tempo)
 
     @property
     def mixing(self) -> Mixing:
@@ -193,6 +200,8 @@ def _plan(rows: list[Row], root: Path, token_format: TokenFormat, options: Token
         left_out += ["mixes", "mix_joiner", "mix_distinct", "mix_snr_db"]
     if not options.other_voices:
         left_out.append("other_voices")
+    if options.tempo == VariationRanges.tempo:
+        left_out.append("tempo")
     chosen = {name: value for name, value in asdict(options).items() if name not in left_out}
     return {
         "format": 1,
@@ -281,7 +290,7 @@ def _encode_group(
     rows: list[TokenRow] = []
     skipped: list[Skipped] = []
     clips: list[_Clip] = []
-    held, recordings = 0, _Recordings(codec)
+    held, recordings = 0, _Recordings(codec, options.ranges)
     for job in jobs:
         try:
             clips.append(_prepare(recordings, job, options))
@@ -308,14 +317,14 @@ def _encode(encode: _Encode, clips: list[_Clip], root: Path, options: TokenizeOp
 class _Recordings:
     """Clips as the codec takes them; the last one stays, since its variations follow one another."""
 
-    def __init__(self, codec: AudioTokenizer) -> None:
-        self.sample_rate, self.channels = codec.sample_rate, codec.channels
+    def __init__(self, codec: AudioTokenizer, ranges: VariationRanges) -> None:
+        self.ranges, self.sample_rate, self.channels = ranges, codec.sample_rate, codec.channels
         self.frame = round(codec.sample_rate / codec.frame_rate)
         self._last: tuple[Row, Sound] | None = None
 
     def varied(self, row: Row, drawn: tuple[int, int, int]) -> Sound:
         """A clip in the variation of (seed, row, variant)."""
-        return vary(self._read(row), draw_variation(*drawn, self.sample_rate, self.frame))
+        return vary(self._read(row), draw_variation(*drawn, self.sample_rate, self.frame, self.ranges))
 
     def _read(self, row: Row) -> Sound:
         if self._last is None or self._last[0] is not row:

@@ -3,12 +3,24 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
 
 from audiolm_kit.audio import Sound
-from audiolm_kit.data.augment import Variation, change_gain, change_speed, draw_variation, pad_end, vary
+from audiolm_kit.data.augment import (
+    REACH,
+    WINDOW,
+    Variation,
+    VariationRanges,
+    change_gain,
+    change_speed,
+    change_tempo,
+    draw_variation,
+    pad_end,
+    vary,
+)
 
 RATE, FRAME = 8000, 160
 
@@ -60,6 +72,47 @@ def test_speed_changes_length_and_pitch(speed: float) -> None:
     assert abs(loudest_hertz(faster) - 440 * speed) < 3
     with pytest.raises(ValueError, match="above 0"):
         change_speed(tone(), 0.0)
+
+
+@pytest.mark.parametrize("tempo", [0.7, 0.99, 1.4])
+def test_tempo_changes_length_and_leaves_pitch_and_loudness(tempo: float) -> None:
+    sound = tone()
+    played = change_tempo(sound, tempo)
+    assert played.sample_rate == RATE and played.samples.shape == (1, round(sound.samples.shape[1] / tempo))
+    assert abs(loudest_hertz(played) - 440) < 3
+    inside = played.samples[0, 400:-400].unfold(0, RATE // 50, 10)
+    loudness = tone().samples.square().mean().sqrt()
+    torch.testing.assert_close(inside.square().mean(1).sqrt(), loudness.expand(len(inside)), rtol=0.1, atol=0)
+
+
+@pytest.mark.parametrize("tempo", [0.75, 1.3])
+def test_what_is_heard_comes_sooner_or_later_by_the_tempo(tempo: float) -> None:
+    samples = torch.zeros(2, 2 * RATE)
+    samples[0, RATE : RATE + 200] = samples[1, RATE : RATE + 200] = torch.hann_window(200)
+    samples[1] *= -0.5
+    played = change_tempo(Sound(samples, RATE), tempo).samples
+    assert abs(int(played[0].argmax()) - (RATE + 100) / tempo) <= (REACH + WINDOW / 2) * RATE
+    assert torch.allclose(played[1], -0.5 * played[0])  # channels stay together
+
+
+def test_a_tempo_of_one_changes_nothing_and_none_is_refused() -> None:
+    assert torch.equal(change_tempo(tone(), 1.0).samples, tone().samples)
+    assert change_tempo(Sound(torch.ones(1, 7), RATE), 0.5).samples.shape == (1, 14)  # shorter than a window
+    with pytest.raises(ValueError, match="above 0"):
+        change_tempo(tone(), 0.0)
+    with pytest.raises(ValueError, match="tempo is 2,1, wanted a range above 0"):
+        VariationRanges(tempo=(2.0, 1.0))
+
+
+def test_a_range_of_tempos_changes_nothing_else_that_is_drawn() -> None:
+    ranges = VariationRanges(tempo=(0.5, 2.0))
+    pairs = [
+        [draw_variation(0, row, 1, RATE, FRAME, each) for each in (VariationRanges(), ranges)] for row in range(500)
+    ]
+    assert all(replace(played, tempo=1.0) == plain for plain, played in pairs)
+    tempos = sorted(played.tempo for _, played in pairs)
+    assert 0.5 <= tempos[0] < 0.51 and 1.95 < tempos[-1] <= 2 and 0.9 < tempos[250] < 1.1
+    assert vary(tone(), pairs[0][1]).samples.shape != vary(tone(), pairs[0][0]).samples.shape
 
 
 def test_gain_is_in_decibels_and_never_clips() -> None:

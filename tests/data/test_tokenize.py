@@ -121,6 +121,16 @@ def test_variants_differ_from_the_clip_yet_depend_on_nothing_but_seed_row_and_va
     assert other[1].codes.tolist() != rows[1].codes.tolist()
 
 
+def test_variants_of_other_tempos_are_longer_and_shorter(manifest: Path, tmp_path: Path) -> None:
+    plain = run(manifest, tmp_path / "a", TokenizeOptions(variants=5))
+    played = run(manifest, tmp_path / "b", TokenizeOptions(variants=5, tempo=(0.5, 2.0)))
+    assert_same_rows([row for row in played if not row.variant], [row for row in plain if not row.variant])
+    ratios = [row.seconds / other.seconds for row, other in zip(played, plain, strict=True) if row.variant]
+    assert min(ratios) < 0.7 and max(ratios) > 1.4
+    with pytest.raises(ValueError, match="was begun with options"):
+        run(manifest, tmp_path / "b", TokenizeOptions(variants=5))
+
+
 def test_a_clip_is_read_once_for_all_its_variants(
     manifest: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -243,6 +253,7 @@ def test_options_out_of_range_are_refused() -> None:
         {"rows_per_shard": 0},
         {"pad": -1.0},
         {"pad": float("nan")},
+        {"tempo": (0.0, 1.0)},
         {"mixes": -1},
         {"mix_distinct": "clip"},
         {"mix_snr_db": (1.0, 0.0)},
