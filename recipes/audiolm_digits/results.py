@@ -64,11 +64,11 @@ def voices(judges: ModuleType, sounds: Path) -> list[Entry]:
     for name, what in (("real", "held-out strings"), ("reconstruction", "their codec reconstructions")):
         heard_there = same(voices_in(sounds / "recordings" / name), centres)
         rows.append(row(f"speaker heard: {what} (ceiling)", score(heard_there)))
-    rows.append(row("speaker heard: continuation", score_of_models(found["continuation"])))
+    rows.append(row("speaker heard: continuations", score_of_models(found["continuation"])))
     generated = score_of_models(found["resynthesis"])
     apart = generated["value"] - 1 / len(centres)
     generated["rule"] = ruled(f"within {100 * CHANCE:.0f} points of chance", apart, abs(apart) <= CHANCE)
-    rows.append(row("speaker heard: acoustic generation", generated))
+    rows.append(row("speaker heard: acoustic generations", generated))
     rows.append(row(f"speaker heard: chance, {len(centres)} speakers (floor)", {"value": 1 / len(centres)}))
     shuffled = score_of_models([same(arm, centres, permuted=True) for arm in kinds["continuation"]])
     rows.append(row("speaker heard: continuation, against shuffled prompts (floor)", shuffled))
@@ -146,7 +146,7 @@ def words(sounds: Path) -> list[Entry]:
     said = score_of_models(strings_said(sounds / "voices", "resynthesis-*"))
     share = said["value"] / max(rows[-1]["value"], 1e-4)
     said["rule"] = ruled(f"at least {100 * SHARE:.0f} % of the reconstruction", share, share >= SHARE)
-    rows.append(row("digit heard: acoustic generation", said))
+    rows.append(row("digit heard: acoustic generations", said))
     shuffled = score_of_models(strings_said(sounds / "voices", "resynthesis-*", permuted=True))
     return [*rows, row("digit heard: acoustic generation, against shuffled strings (floor)", shuffled)]
 
