@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from audiolm_kit import audio, hub
+from audiolm_kit import AudioLM, Sampling, audio, hub
 from audiolm_kit.cli import main
 from audiolm_kit.inference.audiogen import AudioGen
 from audiolm_kit.published import names
@@ -98,12 +98,24 @@ def test_an_example_says_what_it_says_and_no_more(shipped: Path) -> None:
 
 
 def test_every_shipped_model_has_a_card_and_an_example() -> None:
-    assert names.models()["spoken-digits"] == "AudioGen"
+    assert names.models() == {"sound-events": "AudioGen", "spoken-digits": "AudioGen", "spoken-strings": "AudioLM"}
     for name in names.models():
         folder = names.FOLDER / name
         assert {"README.md", names.EXAMPLE} <= {path.name for path in folder.iterdir()}
         example = names.example(folder)
         assert all((folder / prompt).is_file() for prompt in example.prompts) and example.seconds > 0
+
+
+@pytest.mark.parametrize("name", names.models())
+def test_every_shipped_model_makes_sound(name: str) -> None:
+    example = names.example(names.FOLDER / name)
+    if names.models()[name] == "AudioGen":
+        [sound] = AudioGen.load(name).generate(example.texts[:1], 0.4, Sampling(**example.sampling))
+    else:
+        prompt = audio.read(names.FOLDER / name / example.prompts[0])
+        [sound] = AudioLM.load(name).continue_([prompt], prompt.samples.shape[1] / prompt.sample_rate + 0.4)
+        assert sound.samples.shape[1] > prompt.samples.shape[1]
+    assert sound.samples.shape[1] >= 0.4 * sound.sample_rate and audio.rms_dbfs(sound.samples) > -50
 
 
 def test_looking_a_name_up_loads_nothing(run_python: Callable[[str], str]) -> None:
