@@ -1,4 +1,4 @@
-"""Write the sounds of one experiment: guidance, or one, two and four streams in each pattern; or time them.
+"""Write the sounds of one experiment: guidance, streams in each pattern, or quantised weights; or time them.
 
     python experiment.py streams --out build/streams --recordings build/streams/recordings.jsonl
 
@@ -14,10 +14,11 @@ import statistics
 import sys
 import time
 from pathlib import Path
+from typing import Literal
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tools"))
 
-from sound_arms import Arm, Item, guided, write_arm, write_recordings
+from sound_arms import BOLD, Arm, Item, guided, write_arm, write_recordings
 
 from audiolm_kit import AudioGen, NeuralCodec, Sampling, checkpoint
 from audiolm_kit.audio import write_bytes
@@ -28,6 +29,7 @@ GUIDED = "guided"
 """The model whose guidance is looked at: four streams by delay, trained longer than those of NAMES."""
 NAMES = {"flatten4": 4, "parallel4": 4, "delay4": 4, "parallel2": 2, "delay2": 2, "flatten1": 1}
 """Pattern and number of streams of each model; the number names its codec."""
+PRECISIONS: tuple[Literal["float32", "int8", "int4"], ...] = ("float32", "int8", "int4")
 TIMED = {"seconds": 10.0, "batch": 4, "repeats": 5}
 
 
@@ -62,6 +64,19 @@ def streams(out: Path, rows: list[Row], seeds: list[int], count: int) -> None:
             write_arm(model, arm, asked(rows, count), out / "sounds" / "streams")
 
 
+def quantized(out: Path, rows: list[Row], seeds: list[int], count: int) -> None:
+    """The same captions and seeds by the same model, its matrices as they are and in fewer bits."""
+    for name in PRECISIONS:
+        for seed in seeds:
+            model = AudioGen.load(out / "lm" / f"{GUIDED}-{seed}", quantize=None if name == "float32" else name)
+            write_arm(
+                model,
+                Arm(f"{name}-{seed}", BOLD, SECONDS, 1000 * seed),
+                asked(rows, count),
+                out / "sounds" / "quantized",
+            )
+
+
 def asked(rows: list[Row], count: int) -> list[Item]:
     """The captions of held-out recordings, as often as they come: so what real sounds reach is the ceiling."""
     items = sorted((Item(row.caption or "", (row.label or "",)) for row in rows), key=lambda item: item.text)
@@ -89,7 +104,7 @@ def times(out: Path, rows: list[Row], seeds: list[int], count: int) -> None:
     write_bytes(out / "sounds" / "times.json", json.dumps({"settings": TIMED, "models": told}, indent=1).encode())
 
 
-EXPERIMENTS = {"guidance": guidance, "streams": streams, "times": times}
+EXPERIMENTS = {"guidance": guidance, "streams": streams, "quantized": quantized, "times": times}
 
 
 def main() -> None:

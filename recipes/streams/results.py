@@ -20,6 +20,8 @@ from verdicts import arms, count, differences, floor, heard, plain, rights
 
 SHARE = 0.97
 """Of the reconstructions' score, what the best setting has to reach."""
+LOST = 0.01
+"""What quantised weights may cost."""
 FASTER = {2: 1.8, 4: 3.3}
 """How many times faster so many streams have to be than one."""
 WHAT = {
@@ -55,6 +57,19 @@ def streams(judges: ModuleType, sounds: Path) -> list[Entry]:
     return rows + speed(json.loads((sounds / "times.json").read_text(encoding="utf-8")))
 
 
+def quantized(judges: ModuleType, sounds: Path) -> list[Entry]:
+    """Digits heard of the same models with matrices in fewer bits."""
+    plain_arms = arms(sounds / "quantized", "float32-*")
+    rows = [row("digit heard: float32 (ceiling)", score_of_models(rights(plain_arms)))]
+    for bits in ("int8", "int4"):
+        found = arms(sounds / "quantized", f"{bits}-*")
+        rows.append(row(f"digit heard: {bits}", score_of_models(rights(found))))
+        change = score_of_models(differences(rights(plain_arms), rights(found)))
+        change["rule"] = ruled(f"at most {100 * LOST:.0f} point less", change["value"], change["value"] >= -LOST)
+        rows.append(row(f"{bits} less float32, same captions and seeds", change))
+    return [*rows, row("float32 against shuffled captions (floor)", floor(plain_arms))]
+
+
 def speed(times: Entry) -> list[Entry]:
     """Steps and wall time of the same length of sound; the ratio is that of two medians of one run."""
     models, asked, rows = times["models"], times["settings"], []
@@ -72,4 +87,4 @@ def speed(times: Entry) -> list[Entry]:
 
 
 if __name__ == "__main__":
-    count({"guidance": guidance, "streams": streams})
+    count({"guidance": guidance, "streams": streams, "quantized": quantized})
