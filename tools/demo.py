@@ -10,7 +10,6 @@ how it was made, OUT/page/index.html shows them side by side.
 from __future__ import annotations
 
 import argparse
-import math
 import sys
 import time
 from collections.abc import Sequence
@@ -24,7 +23,6 @@ from listening_page import Options, write_page
 
 from audiolm_kit import AudioGen, AudioLM, Sampling, StageSampling, audio, checkpoint
 from audiolm_kit.audio import Sound
-from audiolm_kit.inference.candidates import Choice
 from audiolm_kit.published import names
 from audiolm_kit.published.names import Example
 
@@ -86,17 +84,10 @@ def speak(name: str, example: Example, folder: Path, seed: int) -> Heard:
     """An AudioGen says its texts."""
     model, texts, sampling = AudioGen.load(name, frozen=True), list(example.texts) or [""], Sampling(**example.sampling)
     begun = time.perf_counter()
-    takes = example.candidates
-    if takes > 1:
-        best = model.best_of(texts, example.seconds, sampling, seed, candidates=takes, scorer="self")
-    else:
-        plain = model.generate(texts, example.seconds, sampling, seed)
-        best = [Choice(sound, seed + number, math.nan, ()) for number, sound in enumerate(plain)]
+    made = model.generate(texts, example.seconds, sampling, seed)
     taken = time.perf_counter() - begun
-    made = [choice.sound for choice in best]
-    for number, (text, (sound, own_seed, _, scores)) in enumerate(zip(texts, best, strict=True)):
-        judged: Any = {"scores": scores, "scorer": "self"} if scores else {}
-        about = model.sidecar(text, example.seconds, sampling, own_seed, **judged)
+    for number, (text, sound) in enumerate(zip(texts, made, strict=True)):
+        about = model.sidecar(text, example.seconds, sampling, seed + number)
         keep(folder / "generated" / f"{name}-{number + 1}.wav", sound, about)
     return Heard(name, "AudioGen", len(made), sum(map(length, made)), taken)
 

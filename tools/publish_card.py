@@ -141,12 +141,11 @@ def _use(kind: str, name: str, example: Example) -> str:
         names = "AudioLM"
         call = f'[sound] = model.continue_([audio.read("prompt.wav")], seconds={example.seconds:g}, seed=0)'
     else:
-        options = " ".join(f"--{option} {value}" for option, value in {**example.sampling, **example.takes}.items())
+        options = " ".join(f"--{option} {value}" for option, value in example.sampling.items())
         command = f'audiolm-kit generate {name} "{text}" -o sound.wav {options}'.rstrip()
         names = "AudioGen, Sampling" if example.sampling else "AudioGen"
         chosen = ", ".join(f"{option}={value}" for option, value in example.sampling.items())
-        given = [f"seconds={example.seconds:g}", *([f"sampling=Sampling({chosen})"] if chosen else []), "seed=0"]
-        given += [f"{option}={json.dumps(value)}" for option, value in example.takes.items()]
-        call = f"[sound] = model.generate([{json.dumps(text)}], {', '.join(given)})"
+        sampling = f", sampling=Sampling({chosen})" if chosen else ""
+        call = f"[sound] = model.generate([{json.dumps(text)}], seconds={example.seconds:g}{sampling}, seed=0)"
     made = MADE.format(names=names, kind=kind, name=name, call=call)
     return f"It comes with audiolm_kit.\n\n```sh\n{command}\n```\n\n{made}"

@@ -34,13 +34,6 @@ class Example:
     """Of each sound; a prompt's are among them."""
     sampling: Mapping[str, Any] = field(default_factory=dict)
     """Fields of ``Sampling`` that differ from its defaults; of an AudioLM its stages, and their temperatures."""
-    candidates: int = 1
-    """Takes of each text, of which an AudioGen itself chooses one."""
-
-    @property
-    def takes(self) -> dict[str, Any]:
-        """That, as ``AudioGen.generate`` asks for it."""
-        return {"candidates": self.candidates, "scorer": "self"} if self.candidates > 1 else {}
 
 
 def models() -> dict[str, str]:

@@ -82,14 +82,10 @@ def test_it_makes_what_the_models_examples_ask_for(
     assert "4 sounds, grouped by text." in page and TEXTS[0] in page
 
 
-@pytest.mark.parametrize("takes", [1, 3])
-def test_its_sounds_are_those_of_the_library(shelf: Path, tmp_path: Path, takes: int) -> None:
-    example = json.loads((shelf / "bells" / names.EXAMPLE).read_text()) | {"candidates": takes}
-    (shelf / "bells" / names.EXAMPLE).write_text(json.dumps(example))
+def test_its_sounds_are_those_of_the_library(shelf: Path, tmp_path: Path) -> None:
     demo.main(["-o", str(tmp_path / "out")])
     about = json.loads((tmp_path / "out" / "sounds" / "generated" / "bells-2.json").read_text())
     model, sampling = AudioGen.load(shelf / "bells"), Sampling(**about["sampling"])
-    assert len(about.get("scores", [0])) == takes
     [sound] = model.generate([about["text"]], about["seconds"], sampling, about["seed"])
     heard = audio.read(tmp_path / "out" / "sounds" / "generated" / "bells-2.wav")
     torch.testing.assert_close(heard.samples, sound.samples.clamp(-1, 1), rtol=0, atol=1e-3)
