@@ -20,7 +20,7 @@ from audiolm_kit.doctor.findings import Finding
 from audiolm_kit.doctor.picture import draw
 from audiolm_kit.doctor.sounds import Clips
 from audiolm_kit.evaluation.signal import mel_distance, si_sdr
-from audiolm_kit.inference.streaming import level
+from audiolm_kit.inference.prompts import level
 from audiolm_kit.semantic.tokenizer import SemanticTokenizer
 
 NEARER = 0.75

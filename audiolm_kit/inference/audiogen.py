@@ -17,14 +17,14 @@ from torch import Tensor
 from audiolm_kit import __version__, checkpoint, hub
 from audiolm_kit.audio import Sound
 from audiolm_kit.codec.opening import AnyCodec, open_codec
-from audiolm_kit.codec.streaming import decode
 from audiolm_kit.conditioning import Context, TextConditioner, text_files, text_folders
 from audiolm_kit.evaluation.perceptual import Scorer
 from audiolm_kit.inference.candidates import OWN, Choice, best_of, scorer_of
 from audiolm_kit.inference.items import (
     Item,
     Text,
-    alike,
+    batches,
+    groups,
     length_of,
     listed,
     negatives_of,
@@ -35,7 +35,8 @@ from audiolm_kit.inference.items import (
 )
 from audiolm_kit.inference.mutual_information import MutualInformation
 from audiolm_kit.inference.precision import Dtype, Precision, told
-from audiolm_kit.inference.streaming import Request, Section, Windows, chunks, codes, level, regrouped, sound
+from audiolm_kit.inference.prompts import prompted
+from audiolm_kit.inference.streaming import Request, Row, Section, Windows, chunks, codes, regrouped, sound
 from audiolm_kit.lm.model import StreamLM
 from audiolm_kit.lm.packed import How
 from audiolm_kit.lm.quantize import refuse_quantized
@@ -363,27 +364,28 @@ class AudioGen:
     def _made(self, items: list[Item], sampling: Sampling, windows: Windows) -> list[Sound]:
         """The sounds of finite items, in their order."""
         made: dict[int, Sound] = {}
-        for places in alike([item.shape(*self._grid) for item in items]):
+        shapes = [item.shape(*self._grid) for item in items]
+        for places in batches(shapes, [item.free(sampling, windows) for item in items]):
             request, gain = self._request([items[i] for i in places], sampling, windows)
-            for i, samples in zip(places, sound(self.codec, codes(self.lm, request), gain), strict=True):
-                made[i] = Sound(samples[:, : items[i].length], self.sample_rate)
+            found, frames = torch.cat(list(codes(self.lm, request)), dim=-1), [row.frames for row in request.rows]
+            for count, rows in groups(frames or [found.shape[-1]] * len(places)):
+                audio = sound(self.codec, [found[rows, :, :count]], gain[rows])
+                for row, samples in zip(rows, audio, strict=True):
+                    made[places[row]] = Sound(samples[:, : items[places[row]].length], self.sample_rate)
         return [made[i] for i in range(len(items))]
 
     def _request(self, items: list[Item], sampling: Sampling, windows: Windows) -> tuple[Request, Tensor]:
-        """Items of one shape as the loop takes them, and the gain of each, ``[B, 1, 1]``."""
-        prompt = torch.zeros(len(items), self.codec.num_codebooks, 0, dtype=torch.long, device=self.device)
-        gain = torch.ones(len(items), 1, 1, device=self.device)
-        given = [item.prompt for item in items if item.prompt is not None]
-        if given:
-            samples = torch.stack(given).to(self.device)
-            prompt = self.codec.encode(samples)
-            gain = level(decode(self.codec, prompt), samples)
+        """Items that ``batches`` has put together as the loop takes them, and the gain of each, ``[B, 1, 1]``."""
+        prompt, frames, gain = prompted(self.codec, [item.prompt for item in items], self.device)
         negative = self._negative([item.negative for item in items])
-        sections = []
-        for together in zip(*(item.sections(*self._grid) for item in items), strict=True):
+        sections = [item.sections(*self._grid) for item in items]
+        shapes = [Row(*each) for each in zip(frames, (own[-1][0] for own in sections), strict=True)]
+        spans = []
+        for together in zip(*sections, strict=True):
             context = self.context([text for _, text in together])
-            sections.append(Section(together[0][0], context, negative))
-        return Request(prompt, sections, sampling, [item.seed for item in items], windows), gain
+            spans.append(Section(together[0][0], context, negative))
+        seeds = [item.seed for item in items]
+        return Request(prompt, spans, sampling, seeds, windows, shapes if len(set(shapes)) > 1 else ()), gain
 
     def _negative(self, texts: list[str]) -> Context | None:
         """As ``context``, and one row where all are the same."""

@@ -17,13 +17,13 @@ from torch import Tensor, nn
 from audiolm_kit import __version__, checkpoint, hub
 from audiolm_kit.audio import Sound
 from audiolm_kit.codec.opening import AnyCodec, open_codec
-from audiolm_kit.codec.streaming import decode
 from audiolm_kit.inference.assembly import check_stages, gather, read_stages
 from audiolm_kit.inference.chain import Chain, Request, Stages, StageSampling
-from audiolm_kit.inference.items import alike, listed, samples_of, seeds_of, windows_of
+from audiolm_kit.inference.items import batches, listed, samples_of, seeds_of, windows_of
 from audiolm_kit.inference.precision import Dtype, Precision, told
+from audiolm_kit.inference.prompts import prompted
 from audiolm_kit.inference.semantics import likelihoods, track_of
-from audiolm_kit.inference.streaming import Windows, chunks, level, regrouped, sound
+from audiolm_kit.inference.streaming import Windows, chunks, regrouped, sound
 from audiolm_kit.inference.utterances import Listener, Utterance
 from audiolm_kit.lm.packed import How
 from audiolm_kit.lm.quantize import refuse_quantized
@@ -323,28 +323,21 @@ class AudioLM:
     def _made(self, items: list[Utterance], sampling: StageSampling, windows: Windows) -> list[Sound]:
         """The sounds of finite items, in their order."""
         made: dict[int, Sound] = {}
-        for places in alike([(item.lead, item.frames_made(self.codec)) for item in items]):
+        shapes = [item.row(self.codec) for item in items]
+        for places in batches(shapes, [self.chain.at_once(row, windows) for row in shapes]):
             request, gain = self._request([items[i] for i in places], sampling, windows)
-            codes = torch.cat(list(self.chain.codes(request)), dim=-1)
-            for row, i in enumerate(places):  # one by one, as each has its own end
-                own = codes[row : row + 1, :, : items[i].num_frames(self.codec)]
-                samples = sound(self.codec, [own], gain[row : row + 1])[0]
-                made[i] = Sound(samples[:, : items[i].length], self.sample_rate)
+            rows = zip(*self.chain.blocks(request), strict=True)
+            for i, blocks, own in zip(places, rows, gain, strict=True):  # one by one, as each has its own end
+                codes = torch.cat(blocks, dim=-1)[None, :, : items[i].num_frames(self.codec)]
+                made[i] = Sound(sound(self.codec, [codes], own[None])[0, :, : items[i].length], self.sample_rate)
         return [made[i] for i in range(len(items))]
 
     def _request(self, items: list[Utterance], sampling: StageSampling, windows: Windows) -> tuple[Request, Tensor]:
-        """Items of one shape as the chain takes them, and the gain of each, ``[B, 1, 1]``."""
+        """Items that ``batches`` has put together as the chain takes them, and the gain of each, ``[B, 1, 1]``."""
         for name, (_, lm) in self.stages.items():
             getattr(sampling, name).check_codebooks(lm.config.num_codebooks)
-        num_codebooks = self.chain.num_codebooks
-        prompt = torch.zeros(len(items), num_codebooks, 0, dtype=torch.long, device=self.device)
-        gain = torch.ones(len(items), 1, 1, device=self.device)
-        given = [item.prompt[None].to(self.device) for item in items if item.prompt is not None]
-        if given:  # one by one, so that no neighbour rounds a code to another
-            prompt = torch.cat([self.codec.encode(samples)[:, :num_codebooks] for samples in given])
-            gain = torch.cat(
-                [level(decode(self.codec, codes[None]), samples) for codes, samples in zip(prompt, given, strict=True)]
-            )
+        prompts = [item.prompt for item in items]
+        prompt, _, gain = prompted(self.codec, prompts, self.device, self.chain.num_codebooks)
         tracks, seeds = [item.track for item in items], [item.seed for item in items]
-        num_frames = items[0].frames_made(self.codec)
-        return Request(tracks, prompt, num_frames, seeds, sampling, windows, items[0].spoken), gain
+        rows = [item.row(self.codec) for item in items]
+        return Request(tracks, prompt, rows, seeds, sampling, windows, items[0].spoken), gain

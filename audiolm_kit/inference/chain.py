@@ -24,11 +24,12 @@ from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from audiolm_kit.inference.items import BATCH, OVERLAP
 from audiolm_kit.inference.semantics import Track, extend
-from audiolm_kit.inference.streaming import Windows
+from audiolm_kit.inference.streaming import Row, Windows
 from audiolm_kit.lm.generate import generate
 from audiolm_kit.lm.model import StreamLM
 from audiolm_kit.lm.sampling import Sampling
@@ -121,14 +122,14 @@ def shares(known: int, new: int, size: int) -> list[Span]:
 
 @dataclass(frozen=True)
 class Request:
-    """A batch of sounds whose prompts are equally long."""
+    """A batch of sounds of one shape or, where each is a single span (``Chain.at_once``), of unequal ones."""
 
     tracks: Sequence[Track]
     """What each row is known to say, in seconds from its beginning."""
     prompt: Tensor
-    """``[B, K, P]``, codes of all codebooks that the chain makes."""
-    num_frames: int | None
-    """T, those of the prompt included; None: without end."""
+    """``[B, K, P]``, codes of all codebooks that the chain makes; shorter ones have anything behind them."""
+    rows: Sequence[Row]
+    """The frames of each row, its prompt's and all."""
     seeds: Sequence[int]
     sampling: StageSampling
     windows: Windows
@@ -153,21 +154,42 @@ class Chain:
         return max(stage.codebooks[1] for stage, _ in self.stages.values() if stage.source == "codec")
 
     def codes(self, request: Request) -> Iterator[Tensor]:
-        """Blocks of codes ``[B, K, n]``: the prompt, if there is one, then span after span."""
-        known, tracks = request.prompt, list(request.tracks)
-        if known.shape[-1]:
+        """Blocks of codes ``[B, K, n]`` of sounds of one shape: the prompt, if there is one, then span after span."""
+        return (torch.stack(block) for block in self.blocks(request))
+
+    def blocks(self, request: Request) -> Iterator[list[Tensor]]:
+        """The same of sounds of any shape: of each row ``[K, n]``, with its own n."""
+        known = [own[:, : row.prompt] for own, row in zip(request.prompt, request.rows, strict=True)]
+        tracks = list(request.tracks)
+        if any(own.shape[-1] for own in known):
             yield known
         memory = max(request.windows.size or 0, self._reach("fine") if "fine" in self.stages else 0)
-        for span in spans(known.shape[-1], request.num_frames, request.windows):
+        for plan in self._plans(request):
             if not request.spoken:
-                tracks = [self._kept(track, span) for track in tracks]
-                tracks = self._said(tracks, span, request)
-            block = self._voiced(known, tracks, span, request)
+                tracks = [self._kept(track, span) for track, span in zip(tracks, plan, strict=True)]
+                tracks = self._said(tracks, plan, request)
+            block = self._voiced(known, tracks, plan, request)
             if "fine" in self.stages:
-                block = self._refined(known, block, span, request)
+                block = self._refined(known, block, plan, request)
             yield block
-            known = torch.cat([known, block], dim=-1)
-            known = known[..., max(0, known.shape[-1] - memory) :].clone()
+            known = [torch.cat(both, dim=-1) for both in zip(known, block, strict=True)]
+            known = [own[:, max(0, own.shape[-1] - memory) :].clone() for own in known]
+
+    def at_once(self, row: Row, windows: Windows) -> bool:
+        """Whether a row is a single span, and its semantic codes a single run."""
+        if row.frames is None or windows.size is None or row.prompt >= windows.size or row.frames > windows.size:
+            return False
+        return len(list(self._pieces(Span(0, row.prompt, row.frames)))) == 1
+
+    def _plans(self, request: Request) -> Iterator[list[Span]]:
+        """Spans of all rows, one behind the other."""
+        if len(set(request.rows)) == 1:
+            for span in spans(*request.rows[0], request.windows):
+                yield [span] * len(request.rows)
+            return
+        if not all(self.at_once(row, request.windows) for row in request.rows):
+            raise ValueError("rows of unequal length are more than one span: ask for those of one shape alone")
+        yield [Span(0, row.prompt, row.frames) for row in request.rows if row.frames is not None]
 
     def steps(self, known: int, num_frames: int, windows: Windows) -> dict[str, int]:
         """How many steps each stage takes to lead from ``known`` frames to ``num_frames``, a row's alone.
@@ -205,48 +227,59 @@ class Chain:
         oldest = min(span.start, span.known - self._reach("semantic")) / self.frame_rate
         return track.between(oldest, span.end / self.frame_rate)
 
-    def _said(self, tracks: list[Track], span: Span, request: Request) -> list[Track]:
+    def _said(self, tracks: list[Track], plan: list[Span], request: Request) -> list[Track]:
         """The tracks and what the semantic stage says next, until the end of a span."""
         stage, lm = self.stages["semantic"]
-        for start, end, count in self._pieces(span):
-            oldest = end / self.frame_rate - stage.seconds
-            time = start / self.frame_rate
-            known = [track.between(oldest, time).read(stage.deduplicated) for track in tracks]
-            seeds = [stage_seed(seed, "semantic", start) for seed in request.seeds]
-            new = extend(lm, known, count, request.sampling.semantic, seeds, distinct=stage.deduplicated)
-            tracks = [track.then(codes, time) for track, codes in zip(tracks, new, strict=True)]
+        for runs in zip(*(self._pieces(span) for span in plan), strict=True):
+            known, seeds = [], []
+            for track, (start, end, _), seed in zip(tracks, runs, request.seeds, strict=True):
+                oldest = end / self.frame_rate - stage.seconds
+                known.append(track.between(oldest, start / self.frame_rate).read(stage.deduplicated))
+                seeds.append(stage_seed(seed, "semantic", start))
+            counts = [count for _, _, count in runs]
+            new = extend(lm, known, counts, request.sampling.semantic, seeds, distinct=stage.deduplicated)
+            made = zip(tracks, new, runs, strict=True)
+            tracks = [track.then(codes, start / self.frame_rate) for track, codes, (start, _, _) in made]
         return tracks
 
-    def _voiced(self, known: Tensor, tracks: list[Track], span: Span, request: Request) -> Tensor:
-        """The coarse (or all) codes ``[B, K, n]`` of a span."""
+    def _voiced(self, known: list[Tensor], tracks: list[Track], plan: list[Span], request: Request) -> list[Tensor]:
+        """The coarse (or all) codes ``[K, n]`` of a span, of each row."""
         stage, lm = self.stages[self.first]
-        start, end = span.start / self.frame_rate, span.end / self.frame_rate
-        said = [track.between(start, end).read(stage.deduplicated) for track in tracks]
-        prefix = side_by_side(said, lm.config.prefix.codebook_size).to(known.device)
-        read = span.known - span.start
-        prompt = known[:, slice(*stage.codebooks), known.shape[-1] - read :]
-        seeds = [stage_seed(seed, self.first, span.known) for seed in request.seeds]
+        said = [
+            track.between(span.start / self.frame_rate, span.end / self.frame_rate).read(stage.deduplicated)
+            for track, span in zip(tracks, plan, strict=True)
+        ]
+        prefix = side_by_side(said, lm.config.prefix.codebook_size).to(request.prompt.device)
+        read = [span.known - span.start for span in plan]
+        given = [own[slice(*stage.codebooks), own.shape[-1] - count :] for own, count in zip(known, read, strict=True)]
+        prompt = torch.stack([F.pad(own, (0, max(read) - own.shape[-1])) for own in given])
+        seeds = [stage_seed(seed, self.first, span.known) for seed, span in zip(request.seeds, plan, strict=True)]
+        frames = [span.end - span.start for span in plan]
         sampling: Sampling = getattr(request.sampling, self.first)
-        return generate(lm, prompt, span.end - span.start, sampling, prefix=prefix, seeds=seeds)[..., read:]
+        made = generate(lm, prompt, frames, sampling, prefix=prefix, seeds=seeds, prompt_frames=read)
+        return [own[:, first:end] for own, first, end in zip(made, read, frames, strict=True)]
 
-    def _refined(self, known: Tensor, coarse: Tensor, span: Span, request: Request) -> Tensor:
-        """All codes ``[B, K, n]`` of a span whose coarse ones are known; ``known`` are those before it."""
+    def _refined(self, known: list[Tensor], coarse: list[Tensor], plan: list[Span], request: Request) -> list[Tensor]:
+        """All codes ``[K, n]`` of a span whose coarse ones are known; ``known`` are those before it. Of each row."""
         stage, _ = self.stages["fine"]
-        offset = span.known - known.shape[-1]  # the frame of the sound that `known` begins with
-        fine = known[:, slice(*stage.codebooks)]
-        in_front = torch.cat([known[:, : coarse.shape[1]], coarse], dim=-1)[:, slice(*stage.prefix_codebooks)]
-        groups: dict[tuple[int, int], list[Span]] = {}
-        parts = shares(span.known, coarse.shape[-1], self._reach("fine"))
-        for part in parts:
-            groups.setdefault((part.known - part.start, part.end - part.start), []).append(part)
-        made: dict[Span, Tensor] = {}
+        groups: dict[tuple[int, int], list[tuple[int, Span]]] = {}
+        parts = [shares(span.known, span.end - span.known, self._reach("fine")) for span in plan]
+        for row, own in enumerate(parts):
+            for part in own:
+                groups.setdefault((part.known - part.start, part.end - part.start), []).append((row, part))
+        made: dict[tuple[int, Span], Tensor] = {}
         for group in groups.values():
-            prompts = torch.cat([fine[..., part.start - offset : part.known - offset] for part in group])
-            prefixes = torch.cat([in_front[..., part.start - offset : part.end - offset] for part in group])
-            seeds = [stage_seed(seed, "fine", part.known) for part in group for seed in request.seeds]
-            filled = self._filled(prompts, prefixes, seeds, request.sampling.fine)
-            made.update(zip(group, filled[..., prompts.shape[-1] :].chunk(len(group)), strict=True))
-        return torch.cat([coarse, torch.cat([made[part] for part in parts], dim=-1)], dim=1)
+            prompts, prefixes, seeds = [], [], []
+            for row, part in group:
+                offset = plan[row].known - known[row].shape[-1]  # the frame of the sound that `known` begins with
+                in_front = torch.cat([known[row][: len(coarse[row])], coarse[row]], dim=-1)
+                prompts.append(known[row][slice(*stage.codebooks), part.start - offset : part.known - offset])
+                prefixes.append(in_front[slice(*stage.prefix_codebooks), part.start - offset : part.end - offset])
+                seeds.append(stage_seed(request.seeds[row], "fine", part.known))
+            filled = self._filled(torch.stack(prompts), torch.stack(prefixes), seeds, request.sampling.fine)
+            made.update(zip(group, filled[..., prompts[0].shape[-1] :], strict=True))
+        fine = [torch.cat([made[row, part] for part in own], dim=-1) for row, own in enumerate(parts)]
+        return [torch.cat(both) for both in zip(coarse, fine, strict=True)]
 
     def _filled(self, prompts: Tensor, prefixes: Tensor, seeds: list[int], sampling: Sampling) -> Tensor:
         """Fine codes ``[R, K, T]`` of R windows of one shape, a batch at a time."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import operator
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from typing import NamedTuple, TypeVar
 
 from torch import Tensor
@@ -16,6 +16,7 @@ from audiolm_kit import audio
 from audiolm_kit.audio import Sound
 from audiolm_kit.inference.streaming import Windows
 from audiolm_kit.inference.timeline import duration, parse, segments
+from audiolm_kit.lm.sampling import Sampling
 from audiolm_kit.protocols import Codec
 
 BATCH = 32
@@ -27,6 +28,7 @@ CHANGE = 1.0
 AudioGen tries, 0.5 to 2 s. The longer it is, the longer the old text is heard."""
 
 T = TypeVar("T")
+H = TypeVar("H", bound=Hashable)
 Text = str | Sequence[str]
 """What is to be heard: a caption, or the lines of a timeline."""
 Shape = tuple[int | None, ...]
@@ -43,6 +45,11 @@ class Item(NamedTuple):
     prompt: Tensor | None = None
     """``[C, L]`` in whole frames."""
 
+    @property
+    def lead(self) -> int:
+        """Samples of the prompt."""
+        return 0 if self.prompt is None else self.prompt.shape[1]
+
     def sections(self, hop: int, sample_rate: int) -> list[tuple[int | None, str]]:
         """Its texts, one after the other, each with the frame at which it ends; None: it does not."""
         num_frames = None if self.length is None else -(-self.length // hop)  # in whole numbers: no rounding adds one
@@ -56,19 +63,44 @@ class Item(NamedTuple):
         return [*((end, text) for _, end, text in earlier), (None, last[2])]
 
     def shape(self, hop: int, sample_rate: int) -> Shape:
-        """Items of the same shape can be made together: none is ever padded to another's length."""
-        prompt = 0 if self.prompt is None else self.prompt.shape[1]
-        return (prompt, self.length, *(end for end, _ in self.sections(hop, sample_rate)))
+        """Items of the same shape can always be made together; see ``batches``."""
+        return (self.lead, self.length, *(end for end, _ in self.sections(hop, sample_rate)))
+
+    def free(self, sampling: Sampling, windows: Windows) -> bool:
+        """Whether it goes beside others of any length: one caption, all at once, no frame weighed by its place."""
+        steady = sampling.guidance_schedule == "constant" and sampling.prompt_guidance_scale == 1
+        return steady and windows.size is None and isinstance(self.text, str)
 
 
-def alike(shapes: list[Shape]) -> Iterator[list[int]]:
-    """The places of equal shapes, a batch at a time."""
-    groups: dict[Shape, list[int]] = {}
+def groups(shapes: Sequence[H]) -> Iterator[tuple[H, list[int]]]:
+    """What is there, and the places of each."""
+    found: dict[H, list[int]] = {}
     for place, shape in enumerate(shapes):
-        groups.setdefault(shape, []).append(place)
-    for group in groups.values():
+        found.setdefault(shape, []).append(place)
+    yield from found.items()
+
+
+def alike(shapes: Sequence[Shape]) -> Iterator[list[int]]:
+    """The places of equal shapes, a batch at a time."""
+    for _, group in groups(shapes):
         for first in range(0, len(group), BATCH):
             yield group[first : first + BATCH]
+
+
+def batches(shapes: Sequence[Shape], free: Sequence[bool]) -> Iterator[list[int]]:
+    """The places of what is made together, a batch at a time.
+
+    Args:
+        shapes: of each, its prompt's length and that of the whole first.
+        free: which go side by side however long they are, like lengths next to each other; others do in equal shapes.
+    """
+    plain = [i for i, each in enumerate(free) if each]
+    plain.sort(key=lambda i: (shapes[i][1] or 0, shapes[i][0] or 0))
+    for first in range(0, len(plain), BATCH):
+        yield plain[first : first + BATCH]
+    rest = [i for i, each in enumerate(free) if not each]
+    for places in alike([shapes[i] for i in rest]):
+        yield [rest[place] for place in places]
 
 
 def listed(items: Sequence[T], name: str, kind: str) -> list[T]:

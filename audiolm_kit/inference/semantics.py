@@ -89,7 +89,12 @@ def track_of(
 
 @torch.no_grad()
 def extend(
-    lm: StreamLM, known: Sequence[Tensor], count: int, sampling: Sampling, seeds: Sequence[int], distinct: bool = False
+    lm: StreamLM,
+    known: Sequence[Tensor],
+    count: int | Sequence[int],
+    sampling: Sampling,
+    seeds: Sequence[int],
+    distinct: bool = False,
 ) -> list[Tensor]:
     """``count`` new codes ``[N]`` for each row, behind its own known ones ``[P]``, of which rows have unequal numbers.
 
@@ -98,19 +103,22 @@ def extend(
 
     Args:
         lm: A semantic stage: one codebook, nothing in front.
+        count: How many for all rows, or for each.
         seeds: One for each row.
         distinct: A code never equals the one before it, as where repeats are taken out.
     """
     lengths = torch.tensor([len(codes) for codes in known])
-    if not count:
+    counts = torch.tensor([count] * len(known) if isinstance(count, int) else list(count))
+    most = int(counts.max())
+    if not most:
         return [codes[:0] for codes in known]
-    least, steps = int(lengths.min()), int(lengths.max()) + count
+    least, steps = int(lengths[counts > 0].min()), int((lengths + counts)[counts > 0].max())
     sequence = torch.full((len(known), 1, 1 + steps), lm.special)
     for row, codes in enumerate(known):
-        sequence[row, 0, 1 : 1 + len(codes)] = codes
+        sequence[row, 0, 1 : 1 + len(codes)] = codes[:steps]
     device = lm.embedding.weight.device
     sequence = sequence.to(device)
-    uniforms = torch.stack([torch.rand(count, generator=torch.Generator().manual_seed(seed)) for seed in seeds])
+    uniforms = torch.stack([torch.rand(most, generator=torch.Generator().manual_seed(seed)) for seed in seeds])
     cache, read = lm.new_cache(len(known), steps), 0
     for step in range(1 + least, 1 + steps):
         logits = lm.predict(lm.read(sequence[:, :, read:step], cache=cache)[:, -1:])[:, :, 0]  # [B, 1, V]
@@ -119,11 +127,12 @@ def extend(
             repeats = torch.arange(lm.special, device=device) == before  # none where the special code stands
             logits = logits.masked_fill(repeats, -torch.inf)
         new = step - 1 - lengths
-        own = uniforms.gather(1, new.clamp(0, count - 1)[:, None]).to(device)
+        own = uniforms.gather(1, new.clamp(0, most - 1)[:, None]).to(device)
         drawn = draw(logits, sampling, own)
         sequence[:, :, step] = torch.where((new >= 0).to(device)[:, None], drawn, sequence[:, :, step])
         read = step
-    return [sequence[row, 0, 1 + begin : 1 + begin + count].cpu() for row, begin in enumerate(lengths.tolist())]
+    ends = zip(lengths.tolist(), counts.tolist(), strict=True)
+    return [sequence[row, 0, 1 + begin : 1 + begin + number].cpu() for row, (begin, number) in enumerate(ends)]
 
 
 class Likelihood(NamedTuple):

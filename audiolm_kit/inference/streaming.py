@@ -25,9 +25,6 @@ from audiolm_kit.lm.generate import steps
 from audiolm_kit.lm.model import StreamLM
 from audiolm_kit.lm.sampling import Sampling
 
-SILENCE = 1e-4
-"""A root mean square below this (-80 dBFS) says nothing about loudness."""
-
 
 class Section(NamedTuple):
     """Frames that stand under one text."""
@@ -58,20 +55,35 @@ class Window(NamedTuple):
     """T, with those that it adds."""
 
 
+class Row(NamedTuple):
+    """The frames of one sound of a batch."""
+
+    prompt: int
+    """P, what it is given."""
+    frames: int | None
+    """T, with what is made; None is without end."""
+
+
 @dataclass(frozen=True)
 class Request:
-    """A batch of sounds of one shape."""
+    """A batch of sounds, of one shape or, in one window under one text each, of unequal ones."""
 
     prompt: Tensor
-    """``[B, K, P]``."""
+    """``[B, K, P]``; shorter ones have anything behind them."""
     sections: Sequence[Section]
     """One behind the other; those that end within the prompt are passed over."""
     sampling: Sampling
     seeds: Sequence[int]
     """One for each row."""
     windows: Windows = Windows()
+    rows: Sequence[Row] = ()
+    """One for each sound, where they are unequal."""
 
     def __post_init__(self) -> None:
+        if self.rows and (self.windows.size is not None or len(self.sections) > 1):
+            raise ValueError(
+                "sounds of unequal length have one window and one text each: ask for those of a kind alone"
+            )
         size, overlap = self.windows.size, self.windows.overlap
         if overlap < 0 or (size is not None and size <= overlap):
             raise ValueError(
@@ -109,8 +121,12 @@ def window_seed(seed: int, number: int) -> int:
 def codes(lm: StreamLM, request: Request) -> Iterator[Tensor]:
     """Blocks of codes ``[B, K, n]``: the prompt, if there is one, then frame after frame as each becomes whole.
 
-    It goes on as long as the last section does.
+    It goes on as long as the last section does, or as the longest of unequal rows: what stands behind the end of a
+    shorter one are no codes of the codec.
     """
+    if request.rows:
+        yield from _unequal(lm, request)
+        return
     known = request.prompt
     if known.shape[-1]:
         yield known
@@ -127,16 +143,24 @@ def codes(lm: StreamLM, request: Request) -> Iterator[Tensor]:
         known = known[..., max(0, known.shape[-1] - request.windows.overlap) :].clone()
 
 
-def level(decoded: Tensor, prompts: Tensor) -> Tensor:
-    """The gain ``[B, 1, 1]`` that makes decoded prompts ``[B, C, L]`` as loud as the prompts, but not past full scale.
-
-    It is for the whole of a continuation, and as it is made of the prompt alone it is known before the first new frame.
-    A silent prompt has no loudness to follow.
-    """
-    wanted, found = (audio.square().mean(dim=(1, 2), keepdim=True).sqrt() for audio in (prompts, decoded))
-    loudest = decoded.abs().amax(dim=(1, 2), keepdim=True)
-    gain = torch.minimum(wanted / found.clamp_min(SILENCE), 1 / loudest.clamp_min(SILENCE))
-    return torch.where(wanted < SILENCE, 1.0, gain)
+def _unequal(lm: StreamLM, request: Request) -> Iterator[Tensor]:
+    """What all prompts have, then frame after frame, those of longer prompts among them."""
+    [(_, context, negative)] = request.sections
+    given, frames = [row.prompt for row in request.rows], [row.frames for row in request.rows if row.frames is not None]
+    if min(given):
+        yield request.prompt[..., : min(given)]
+    made = steps(
+        lm,
+        request.prompt,
+        frames,
+        request.sampling,
+        context,
+        seeds=request.seeds,
+        negative=negative,
+        prompt_frames=given,
+    )
+    for frame in made:
+        yield frame[..., None]
 
 
 def levelled(audio: Tensor, gain: Tensor) -> Tensor:

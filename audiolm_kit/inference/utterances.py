@@ -13,6 +13,7 @@ from torch import Tensor
 from audiolm_kit.audio import Sound, fit
 from audiolm_kit.inference.items import whole_frames
 from audiolm_kit.inference.semantics import Track, track_of
+from audiolm_kit.inference.streaming import Row
 from audiolm_kit.protocols import AudioTokenizer, Codec
 
 TOGETHER = 0.5
@@ -49,6 +50,10 @@ class Utterance(NamedTuple):
             return frames
         step = max(1, round(TOGETHER * codec.frame_rate))
         return -(-frames // step) * step
+
+    def row(self, codec: Codec) -> Row:
+        """Frames of its prompt, and all that are made."""
+        return Row(self.lead // codec.hop, self.frames_made(codec))
 
 
 class Listener(NamedTuple):

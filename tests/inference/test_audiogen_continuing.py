@@ -33,6 +33,14 @@ def test_a_continuation_depends_on_its_own_prompt_text_and_seed_alone(model: Aud
         assert not torch.allclose(another.samples, alone.samples, atol=1e-3)
 
 
+def test_prompts_of_unequal_length_go_side_by_side(model: AudioGen, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows: list[int] = []
+    plain = model.lm.new_cache
+    monkeypatch.setattr(model.lm, "new_cache", lambda count, *rest: (rows.append(count), plain(count, *rest))[1])
+    model.continue_(a_batch_of_prompts(), 0.4, TEXTS, SAMPLING)
+    assert rows == [2 * len(TEXTS)]  # with text and without
+
+
 def test_no_texts_are_empty_texts(model: AudioGen) -> None:
     [without] = model.continue_([a_tone(0.1)], 0.3, sampling=SAMPLING)
     [empty] = model.continue_([a_tone(0.1)], 0.3, [""], SAMPLING)

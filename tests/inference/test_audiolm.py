@@ -19,6 +19,7 @@ from audiolm_kit.inference import items
 from audiolm_kit.inference.audiolm import AudioLM
 from audiolm_kit.inference.chain import StageSampling
 from audiolm_kit.inference.semantics import track_of
+from audiolm_kit.inference.streaming import Row
 from audiolm_kit.lm.model import Prefix, StreamLM
 from audiolm_kit.lm.sampling import Sampling
 from audiolm_kit.semantic.tokenizer import SemanticTokenizer
@@ -78,6 +79,21 @@ def test_an_item_alone_is_the_item_in_a_batch(make_audiolm: MakeAudioLM, names: 
     for sound, seed in zip(made, seeds, strict=False):
         assert torch.equal(model.generate(1, 0.3, seed=seed)[0].samples, sound.samples)
     assert not torch.equal(made[0].samples, made[1].samples)
+
+
+def test_prompts_of_unequal_length_go_side_by_side(audiolm: AudioLM, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Within a window; what is longer goes with its like."""
+    batches: list[list[Row]] = []
+    plain = audiolm.chain.blocks
+    monkeypatch.setattr(
+        audiolm.chain, "blocks", lambda request: (batches.append(list(request.rows)), plain(request))[1]
+    )
+    prompts = [a_sound(seconds) for seconds in (0.1, 0.3, 0.2, 0.1)]
+    audiolm.continue_(prompts, 0.4)
+    assert batches == [[Row(5, 20), Row(5, 20), Row(10, 20), Row(15, 20)]]
+    batches.clear()
+    audiolm.continue_(prompts, 0.9)
+    assert batches == [[Row(5, 45), Row(5, 45)], [Row(15, 45)], [Row(10, 45)]]
 
 
 def test_nothing_depends_on_how_many_items_go_at_once(audiolm: AudioLM, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,7 +14,7 @@ from audiolm_kit.inference import chain as chain_module
 from audiolm_kit.inference.audiolm import AudioLM
 from audiolm_kit.inference.chain import Chain, Request, Span, StageSampling, shares, spans
 from audiolm_kit.inference.semantics import Track, extend, likelihoods, track_of
-from audiolm_kit.inference.streaming import Windows
+from audiolm_kit.inference.streaming import Row, Windows
 from audiolm_kit.lm.generate import generate
 from audiolm_kit.lm.model import StreamLM
 from audiolm_kit.lm.sampling import Sampling
@@ -82,6 +82,12 @@ def test_rows_of_unequal_length_go_on_as_each_does_alone(make_stage_lm: MakeLM) 
         [alone] = extend(lm, [codes], 6, sampling, [seed])
         assert torch.equal(alone, row) and row.shape == (6,)
     assert [len(codes) for codes in extend(lm, known, 0, sampling, [3, 4, 5, 6])] == [0] * 4
+    counts = [2, 9, 0, 1]
+    for count, codes, seed, row in zip(
+        counts, known, [3, 4, 5, 6], extend(lm, known, counts, sampling, [3, 4, 5, 6]), strict=True
+    ):
+        [alone] = extend(lm, [codes], count, sampling, [seed])
+        assert torch.equal(alone, row) and row.shape == (count,)
 
 
 def test_greedy_codes_are_those_of_the_loop(make_stage_lm: MakeLM) -> None:
@@ -157,18 +163,45 @@ def test_a_long_recording_counts_each_code_once_given_those_before_it(make_stage
 def a_request(
     chain: Chain, prompt: torch.Tensor, tracks: list[Track], num_frames: int | None, **more: object
 ) -> Request:
+    rows = [Row(prompt.shape[-1], num_frames)] * len(prompt)
     seeds = list(range(len(prompt)))
-    return Request(tracks, prompt, num_frames, seeds, StageSampling(), Windows(30, 9), **more)  # type: ignore[arg-type]
+    return Request(tracks, prompt, rows, seeds, StageSampling(), Windows(30, 9), **more)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("spoken", [False, True])
+@pytest.mark.parametrize("names", ["semantic coarse fine", "semantic acoustic", "semantic coarse"])
+def test_rows_of_unequal_length_are_what_each_would_be_alone(
+    make_audiolm: Callable[..., AudioLM], names: str, spoken: bool
+) -> None:
+    model, rows = make_audiolm(names), [Row(7, 30), Row(0, 12), Row(20, 25), Row(3, 29)]
+    draw = torch.Generator().manual_seed(2)
+    prompt = torch.randint(model.codec.codebook_size, (4, model.chain.num_codebooks, 20), generator=draw)
+    tracks = [
+        Track(torch.randint(12, (count,), generator=draw), torch.arange(count) / 25.0)
+        for count in ((15, 6, 13, 15) if spoken else (4, 0, 10, 2))
+    ]
+    request = Request(tracks, prompt, rows, [5, 6, 7, 8], StageSampling(), Windows(30, 9), spoken)
+    together = [torch.cat(blocks, dim=-1) for blocks in zip(*model.chain.blocks(request), strict=True)]
+    for i, (row, found) in enumerate(zip(rows, together, strict=True)):
+        own = replace(request, tracks=[tracks[i]], prompt=prompt[i : i + 1, :, : row.prompt], rows=[row], seeds=[5 + i])
+        [alone] = torch.cat(list(model.chain.codes(own)), dim=-1)
+        assert torch.equal(found, alone) and found.shape[-1] == row.frames
+
+
+def test_rows_of_unequal_length_are_of_one_span(audiolm: AudioLM) -> None:
+    request = a_request(audiolm.chain, torch.zeros(2, 4, 0, dtype=torch.long), [Track.empty()] * 2, 25)
+    with pytest.raises(ValueError, match="rows of unequal length are more than one span"):
+        list(audiolm.chain.codes(replace(request, rows=[Row(0, 25), Row(0, 31)])))
 
 
 def test_a_windows_prefix_is_the_codes_of_its_own_time(audiolm: AudioLM, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[tuple[torch.Tensor, int]] = []
     plain = chain_module.generate
 
-    def watched(lm: StreamLM, prompt: torch.Tensor, num_frames: int, *rest: object, **more: object) -> torch.Tensor:
+    def watched(lm: StreamLM, prompt: torch.Tensor, frames: list[int], *rest: object, **more: object) -> torch.Tensor:
         if lm is audiolm.stages["coarse"][1]:
-            seen.append((more["prefix"], num_frames))  # type: ignore[arg-type]
-        return plain(lm, prompt, num_frames, *rest, **more)  # type: ignore[arg-type]
+            seen.append((more["prefix"], *frames))  # type: ignore[arg-type]
+        return plain(lm, prompt, frames, *rest, **more)  # type: ignore[arg-type]
 
     monkeypatch.setattr(chain_module, "generate", watched)
     track = Track(torch.randint(12, (50,), generator=torch.Generator().manual_seed(1)), torch.arange(50) / 25.0)
@@ -184,8 +217,8 @@ def test_made_codes_keep_their_rate_and_belong_to_whole_spans(audiolm: AudioLM) 
     chain, told = audiolm.chain, []
     plain = chain._said  # type: ignore[attr-defined]
 
-    def watched(tracks: list[Track], span: Span, request: Request) -> list[Track]:
-        told.append((span, plain(tracks, span, request)))
+    def watched(tracks: list[Track], plan: list[Span], request: Request) -> list[Track]:
+        told.append((plan[0], plain(tracks, plan, request)))
         return told[-1][1]
 
     chain._said = watched  # type: ignore[method-assign]

@@ -6,11 +6,14 @@ import math
 from typing import Any
 
 import pytest
+import torch
 
-from audiolm_kit.inference.items import Item, alike, length_of, negatives_of, samples_of, seeds_of, windows_of
+from audiolm_kit.inference.items import Item, alike, batches, length_of, negatives_of, samples_of, seeds_of, windows_of
 from audiolm_kit.inference.streaming import Windows
+from audiolm_kit.lm.sampling import Sampling
 
 HOP, RATE = 160, 8000  # 50 frames a second
+PLAIN, AT_ONCE = Sampling(), Windows()
 
 
 @pytest.mark.parametrize(
@@ -30,6 +33,21 @@ HOP, RATE = 160, 8000  # 50 frames a second
 )
 def test_sections_end_at_frames(text: str | list[str], length: int | None, expected: list[Any]) -> None:
     assert Item(text, 0, length).sections(HOP, RATE) == expected
+
+
+def test_captions_go_side_by_side_however_long_they_are_and_like_lengths_next_to_each_other() -> None:
+    items = [Item("rain", 0, RATE * seconds) for seconds in (3, 1, 2)]
+    prompted = Item("rain", 0, 3 * RATE, prompt=torch.ones(1, HOP))
+    mixed = [*items, Item(["0-1: rain", "1-2: wind"], 0, 2 * RATE), prompted]
+    assert together(mixed) == [[1, 2, 0, 4], [3]]
+    assert [len(places) for places in together(items * 20)] == [32, 28]
+    assert together(items, windows=Windows(50, 10)) == [[0], [1], [2]]
+    assert together(items, Sampling(prompt_guidance_scale=2)) == [[0], [1], [2]]
+    assert together(items, Sampling(guidance_schedule="linear")) == [[0], [1], [2]]
+
+
+def together(items: list[Item], sampling: Sampling = PLAIN, windows: Windows = AT_ONCE) -> list[list[int]]:
+    return list(batches([item.shape(HOP, RATE) for item in items], [item.free(sampling, windows) for item in items]))
 
 
 def test_only_equal_shapes_are_made_together() -> None:

@@ -131,6 +131,61 @@ def test_a_row_depends_on_its_own_seed_and_not_on_its_batch(pattern: str) -> Non
     assert torch.equal(generate(lm, prompt.flip(0), 9, DRAWN, turned, seeds=[7, 6, 5]), together.flip(0))
 
 
+@pytest.mark.parametrize("prefixed", ["nothing", "in front", "beside"])
+@pytest.mark.parametrize("positions", ["sinusoidal", "rotary", "relative"])
+@pytest.mark.parametrize("pattern", PATTERNS)
+def test_rows_of_unequal_length_are_what_each_would_be_alone(pattern: str, positions: str, prefixed: str) -> None:
+    """Prompts and lengths, and what stands behind a prompt's own frames has no say."""
+    beside = {"beside": True, "in_front": False, "frames_per_code": 1.0}
+    prefix_of = {"nothing": NO_PREFIX, "in front": Prefix(2, V), "beside": Prefix(2, V, **beside)}[prefixed]
+    lm, context, prompt = tiny_lm(pattern, prefix_of, positions), context_of([4, 2, 1]), codes_of(3, 5)
+    given, frames, seeds = [5, 0, 2], [7, 9, 6], [5, 6, 7]
+    codes = codes_of(3, 9, num_codebooks=2)
+    alike = [codes[i, :, : frames[i]] for i in range(3)]
+    prefix = torch.stack([torch.nn.functional.pad(own, (9 - own.shape[-1], 0), value=V) for own in alike])
+    together = generate(
+        lm,
+        prompt,
+        frames,
+        DRAWN,
+        context,
+        None if prefixed == "nothing" else prefix,
+        seeds=seeds,
+        prompt_frames=given,
+    )
+    assert together.shape == (3, K, 9)
+    for i, seed in enumerate(seeds):
+        own = Context(context.states[i : i + 1], context.mask[i : i + 1])
+        before = None if prefixed == "nothing" else alike[i][None]
+        alone = generate(lm, prompt[i : i + 1, :, : given[i]], frames[i], DRAWN, own, before, seeds=[seed])
+        assert torch.equal(together[i, :, : frames[i]], alone[0])
+        assert torch.equal(together[i, :, frames[i] :], torch.full((K, 9 - frames[i]), lm.special))
+
+
+def test_rows_of_unequal_length_read_no_more_steps_than_the_longest_takes() -> None:
+    lm, read = tiny_lm("flatten"), []
+    with patch.object(lm, "read", lambda *given: (read.append(given[0].shape[-1]), StreamLM.read(lm, *given))[1]):
+        generate(lm, codes_of(2, 3), [4, 6], Sampling(guidance_scale=1), seeds=[1, 2], prompt_frames=[3, 1])
+    assert read == [1 + 1 * K, *[1] * (5 * K - 1)]
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ({"prompt_frames": [1, 3]}, "prompt_frames are 1 to 3, the prompt has 2 frames"),
+        ({"prompt_frames": [1]}, "prompt_frames: 1 for 2 rows of the prompt"),
+        ({"num_frames": [4]}, "num_frames: 1 for 2 rows of the prompt"),
+        ({"num_frames": [4, 0], "prompt_frames": [2, 0]}, "0 frames of 2 rows were asked for"),
+        ({"num_frames": [4, 1]}, "the prompt has 2 frames, 1 in all were asked for"),
+        ({"num_frames": [4, 5], "sampling": Sampling(prompt_guidance_scale=2)}, "rows of unequal length with"),
+        ({"num_frames": [4, 5], "sampling": Sampling(guidance_schedule="linear")}, "rows of unequal length with"),
+    ],
+)
+def test_rows_of_unequal_length_that_cannot_be_made_are_refused(options: dict[str, Any], told: str) -> None:
+    with pytest.raises(ValueError, match=told):
+        steps(tiny_lm(), codes_of(2, 2), **{"num_frames": 4, "sampling": DRAWN} | options)
+
+
 def test_other_seeds_give_other_codes_and_rows_of_one_seed_the_same() -> None:
     lm, prompt = tiny_lm(), codes_of(1, 0).repeat(3, 1, 1)
     first, second, third = generate(lm, prompt, 12, DRAWN, seeds=[1, 1, 2])
