@@ -18,7 +18,8 @@ part of its name that no other row has, and keeps its number of decimals:
 
 A file of results is {"about": {"command", "commit", "date", "hardware", "hours", "seconds", "killed"}, "table":
 [{"what", "value", "percent", "interval", "count", "rule": {"wanted", "reached", "passed"}}]}; all but "what" and
-"value" may be left out. What is reached of "at least 2 times ..." is shown as a factor, of all other rules in per cent.
+"value" may be left out. What is reached of "at least 2 times ..." is shown as a factor, of others a share, in per cent,
+or the row's own value where that is none.
 """
 
 from __future__ import annotations
@@ -118,7 +119,7 @@ def render_row(row: Entry) -> str:
         " to ".join(number(edge, percent) for edge in interval) if interval else "",
         str(row.get("count", "")),
         str(rule.get("wanted", "")),
-        reached(rule),
+        reached(row),
         {True: "met", False: "**not met**", None: ""}[passed],
     ]
     return f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |"
@@ -131,12 +132,15 @@ def number(value: float | None, percent: bool) -> str:
     return f"{100 * value:.1f} %" if percent else f"{value:.3f}"
 
 
-def reached(rule: Entry) -> str:
-    """What came out of what was wanted: a share, or how many times as much."""
+def reached(row: Entry) -> str:
+    """What came out of what was wanted: a share, how many times as much, or the row's own value where that is none."""
+    rule = row.get("rule") or {}
     if "reached" not in rule:
         return ""
-    times = re.search(r"\btimes\b", str(rule.get("wanted", "")))
-    return f"x{rule['reached']:.2f}" if times else number(rule["reached"], True)
+    if re.search(r"\btimes\b", str(rule.get("wanted", ""))):
+        return f"x{rule['reached']:.2f}"
+    own = not row.get("percent") and rule["reached"] == round(row["value"] or 0.0, 4)
+    return number(rule["reached"], percent=not own)
 
 
 def minutes(seconds: int) -> str:

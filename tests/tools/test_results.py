@@ -78,6 +78,15 @@ def test_a_rule_of_so_many_times_is_reached_by_a_factor(recipe: Path) -> None:
     assert f"| seconds | 7.784 |  |  | {rule['wanted']} | x5.57 | met |" in rewritten(recipe).splitlines()
 
 
+def test_what_a_rule_reached_is_a_share_unless_it_is_the_value_itself(recipe: Path) -> None:
+    rule = {"wanted": "at least 0.691", "reached": 0.7854, "passed": True}
+    share = {"wanted": "interval above 0 (reached: sounds for which)", "reached": 1.0, "passed": True}
+    written(recipe, table=[{"what": "a", "value": 0.78541, "rule": rule}, {"what": "b", "value": 3.886, "rule": share}])
+    lines = rewritten(recipe).splitlines()
+    assert f"| a | 0.785 |  |  | {rule['wanted']} | 0.785 | met |" in lines
+    assert f"| b | 3.886 |  |  | {share['wanted']} | 100.0 % | met |" in lines
+
+
 def test_a_similarity_is_no_percentage_and_a_missing_value_is_said(recipe: Path) -> None:
     written(recipe, table=[{"what": "voice", "value": 0.8712}, {"what": "silence only", "value": None, "count": 0}])
     lines = rewritten(recipe).splitlines()
