@@ -10,6 +10,7 @@ OUT/sounds/EXPERIMENT.digits/ARM/ the single digits that are cut from them, with
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import statistics
 import sys
@@ -26,7 +27,7 @@ from sound_arms import Entry, Maker, heard, write_sounds
 from strings import DIGITS
 from tradeoff import measure
 
-from audiolm_kit import AudioGen, AudioLM, NeuralCodec, Sampling, Sound, checkpoint
+from audiolm_kit import AudioGen, AudioLM, NeuralCodec, Sampling, Sound, StageSampling, checkpoint
 from audiolm_kit.audio import read, write_bytes
 from audiolm_kit.data.manifest import Row, read_manifest
 
@@ -36,6 +37,8 @@ VOICED, FOLLOWED = 2.0, 0.9
 """Seconds that are made behind a prompt: about as long as a string, for its voice; about a digit, for the next one."""
 TRAINING = 200
 """Strings of the training split by which voices are known."""
+SAMPLING = StageSampling.of(acoustic=(0.8, 0.8, 0.6, 0.6))
+"""The paper's temperatures: 0.6 for semantic codes, 0.8 for the coarse half of the acoustic ones, 0.6 for the fine."""
 TIMED = {"seconds": 2.0, "batch": 4, "repeats": 3}
 
 
@@ -127,11 +130,11 @@ def whole(row: Row) -> Sound:
 
 def resynthesis(model: AudioLM, rows: list[Row], seed: int, home: Path) -> None:
     """What strings say, said anew; and the digits of it."""
-    plan = {"fingerprints": model.fingerprints, "seed": seed}
+    plan = {"fingerprints": model.fingerprints, "seed": seed, "sampling": dataclasses.asdict(SAMPLING)}
     seeds = [1000 * seed + number for number in range(len(rows))]
 
     def make(batch: Sequence[int]) -> list[Sound]:
-        return model.resynthesize([whole(rows[i]) for i in batch], seed=[seeds[i] for i in batch])
+        return model.resynthesize([whole(rows[i]) for i in batch], SAMPLING, seed=[seeds[i] for i in batch])
 
     write_arm(home, plan, [told_of(row) for row in rows], make)
     write_digits(home, all_digits)
@@ -158,12 +161,11 @@ def continuation(
     more: float,
     seed: int,
     home: Path,
-    sampling: Sampling | None = None,
+    sampling: Sampling | StageSampling = SAMPLING,
 ) -> None:
     """Each prompt and ``more`` seconds behind it."""
-    plan = {"fingerprints": model.fingerprints, "seed": seed, "more": more}
-    plan |= {"temperature": sampling.temperature} if sampling else {}
-    options: Entry = {"sampling": sampling} if sampling else {}
+    plan = {"fingerprints": model.fingerprints, "seed": seed, "more": more, "sampling": dataclasses.asdict(sampling)}
+    options: Entry = {"sampling": sampling}
 
     def make(batch: Sequence[int]) -> list[Sound]:
         made: dict[int, Sound] = {}
@@ -237,7 +239,7 @@ def structure(given: Given) -> None:
         continuation(model, free, FOLLOWED, seed, home / f"free-{seed}")
         only = AudioGen.load(given.out / "lm" / f"only-{seed}")
         # As wild as AudioLM draws its acoustic codes, and as bold as it draws its semantic ones.
-        for name, temperature in (("only", 0.8), ("bold", 0.6)):
+        for name, temperature in (("only", SAMPLING.acoustic.temperature), ("bold", SAMPLING.semantic.temperature)):
             sampling = Sampling(temperature=temperature, guidance_scale=1.0)
             continuation(only, ruled, FOLLOWED, seed, home / f"{name}-{seed}", sampling)
     for arm in sorted(home.glob("*/index.json")):
