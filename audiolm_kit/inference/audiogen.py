@@ -26,6 +26,7 @@ from audiolm_kit.inference.items import (
     batches,
     groups,
     length_of,
+    lengths_of,
     listed,
     negatives_of,
     samples_of,
@@ -228,7 +229,7 @@ class AudioGen:
     def continue_(
         self,
         prompts: Sequence[Sound],
-        seconds: float,
+        seconds: float | Sequence[float],
         texts: Sequence[Text] | None = None,
         sampling: Sampling = Sampling(),  # noqa: B008  frozen
         seed: int | Sequence[int] = 0,
@@ -241,7 +242,7 @@ class AudioGen:
 
         Args:
             prompts: of any sample rate and number of channels; what does not fill a frame at their end is left out.
-            seconds: the length of the whole, the prompt included.
+            seconds: the length of the whole, the prompt included; one for all, or one for each.
             texts: one for each prompt, or None to leave it to the prompts; a timeline counts from the prompt's start.
             seed: as in ``generate``, and so are negative, window and overlap. The first window begins with the prompt
                 or, if that fills it, with as much of the prompt's end as the overlap is.
@@ -255,10 +256,10 @@ class AudioGen:
         if len(texts) != len(prompts):
             raise ValueError(f"{len(texts)} texts for {len(prompts)} prompts: give one for each, or none")
         seeds, negatives = seeds_of(seed, len(prompts)), negatives_of(negative, len(prompts))
-        length = samples_of(seconds, self.sample_rate)
+        lengths = lengths_of(seconds, len(prompts), self.sample_rate)
         items = [
             Item(text, own, length, without, whole_frames(prompt, self.codec, length))
-            for prompt, text, own, without in zip(prompts, texts, seeds, negatives, strict=True)
+            for prompt, text, own, length, without in zip(prompts, texts, seeds, lengths, negatives, strict=True)
         ]
         return self._made(items, sampling, windows_of(window, overlap, texts, self.codec.frame_rate))
 
@@ -364,8 +365,8 @@ class AudioGen:
     def _made(self, items: list[Item], sampling: Sampling, windows: Windows) -> list[Sound]:
         """The sounds of finite items, in their order."""
         made: dict[int, Sound] = {}
-        shapes = [item.shape(*self._grid) for item in items]
-        for places in batches(shapes, [item.free(sampling, windows) for item in items]):
+        free = [item.free(sampling, windows) for item in items]
+        for places in batches([item.shape(*self._grid) for item in items], free):
             request, gain = self._request([items[i] for i in places], sampling, windows)
             found, frames = torch.cat(list(codes(self.lm, request)), dim=-1), [row.frames for row in request.rows]
             for count, rows in groups(frames or [found.shape[-1]] * len(places)):
@@ -382,8 +383,7 @@ class AudioGen:
         shapes = [Row(*each) for each in zip(frames, (own[-1][0] for own in sections), strict=True)]
         spans = []
         for together in zip(*sections, strict=True):
-            context = self.context([text for _, text in together])
-            spans.append(Section(together[0][0], context, negative))
+            spans.append(Section(together[0][0], self.context([text for _, text in together]), negative))
         seeds = [item.seed for item in items]
         return Request(prompt, spans, sampling, seeds, windows, shapes if len(set(shapes)) > 1 else ()), gain
 

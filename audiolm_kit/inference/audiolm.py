@@ -19,7 +19,7 @@ from audiolm_kit.audio import Sound
 from audiolm_kit.codec.opening import AnyCodec, open_codec
 from audiolm_kit.inference.assembly import check_stages, gather, read_stages
 from audiolm_kit.inference.chain import Chain, Request, Stages, StageSampling
-from audiolm_kit.inference.items import batches, listed, samples_of, seeds_of, windows_of
+from audiolm_kit.inference.items import batches, lengths_of, listed, samples_of, seeds_of, windows_of
 from audiolm_kit.inference.precision import Dtype, Precision, told
 from audiolm_kit.inference.prompts import prompted
 from audiolm_kit.inference.semantics import likelihoods, track_of
@@ -153,7 +153,7 @@ class AudioLM:
     def continue_(
         self,
         prompts: Sequence[Sound],
-        seconds: float,
+        seconds: float | Sequence[float],
         sampling: StageSampling = StageSampling(),  # noqa: B008  frozen
         seed: int | Sequence[int] = 0,
         *,
@@ -165,7 +165,7 @@ class AudioLM:
         Args:
             prompts: of any length, sample rate and number of channels; what does not fill a frame of the codec at their
                 end is left out.
-            seconds: the length of the whole, the prompt included.
+            seconds: the length of the whole, the prompt included; one for all, or one for each.
             seed: as in ``generate``, and so are window and overlap. The first window begins with the prompt or, if that
                 fills it, with as much of the prompt's end as the overlap is.
 
@@ -173,9 +173,9 @@ class AudioLM:
             ValueError: a prompt that is shorter than a frame, not shorter than the request, or holds NaN; and as in
                 ``generate``.
         """
-        prompts, length = listed(prompts, "prompts", "Sound"), samples_of(seconds, self.sample_rate)
-        seeds = seeds_of(seed, len(prompts))
-        items = [self._listener.prompted(prompt, length, own) for prompt, own in zip(prompts, seeds, strict=True)]
+        prompts = listed(prompts, "prompts", "Sound")
+        seeds, lengths = seeds_of(seed, len(prompts)), lengths_of(seconds, len(prompts), self.sample_rate)
+        items = [self._listener.prompted(*each) for each in zip(prompts, lengths, seeds, strict=True)]
         return self._made(items, sampling, self._windows(window, overlap))
 
     def resynthesize(

@@ -138,6 +138,15 @@ def samples_of(seconds: float | None, sample_rate: int, name: str = "seconds") -
     return max(1, round(_positive(seconds, name) * sample_rate))
 
 
+def lengths_of(seconds: float | Sequence[float], count: int, sample_rate: int) -> list[int]:
+    """One length in samples for each item."""
+    if isinstance(seconds, Sequence):
+        if len(seconds) != count:
+            raise ValueError(f"{len(seconds)} lengths for {count} items: give one for each, or a single one")
+        return [samples_of(each, sample_rate) for each in seconds]
+    return [samples_of(seconds, sample_rate)] * count
+
+
 def length_of(text: Text) -> float | None:
     """The seconds that a text itself says: until a timeline's last line ends."""
     return None if isinstance(text, str) else duration(parse(text))

@@ -168,12 +168,8 @@ def continuation(
     options: Entry = {"sampling": sampling}
 
     def make(batch: Sequence[int]) -> list[Sound]:
-        made: dict[int, Sound] = {}
-        for length in sorted({prompts[i].seconds for i in batch}):
-            those = [i for i in batch if prompts[i].seconds == length]
-            given, seeds = [prompts[i].read() for i in those], [1000 * seed + i for i in those]
-            made |= zip(those, model.continue_(given, length + more, seed=seeds, **options), strict=True)
-        return [made[i] for i in batch]
+        given, seconds = [prompts[i].read() for i in batch], [prompts[i].seconds + more for i in batch]
+        return model.continue_(given, seconds, seed=[1000 * seed + i for i in batch], **options)
 
     write_arm(home, plan, [prompt.told for prompt in prompts], make)
 

@@ -39,6 +39,9 @@ def test_prompts_of_unequal_length_go_side_by_side(model: AudioGen, monkeypatch:
     monkeypatch.setattr(model.lm, "new_cache", lambda count, *rest: (rows.append(count), plain(count, *rest))[1])
     model.continue_(a_batch_of_prompts(), 0.4, TEXTS, SAMPLING)
     assert rows == [2 * len(TEXTS)]  # with text and without
+    sounds = model.continue_(a_batch_of_prompts(), [0.4, 0.2, 0.3, 0.4], TEXTS, SAMPLING)
+    assert rows == [2 * len(TEXTS)] * 2
+    assert [each.samples.shape[1] / RATE for each in sounds] == [0.4, 0.2, 0.3, 0.4]
 
 
 def test_no_texts_are_empty_texts(model: AudioGen) -> None:

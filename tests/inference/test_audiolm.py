@@ -92,6 +92,10 @@ def test_prompts_of_unequal_length_go_side_by_side(audiolm: AudioLM, monkeypatch
     audiolm.continue_(prompts, 0.4)
     assert batches == [[Row(5, 20), Row(5, 20), Row(10, 20), Row(15, 20)]]
     batches.clear()
+    sounds = audiolm.continue_(prompts, [0.3, 0.4, 0.35, 0.2])
+    assert batches == [[Row(5, 10), Row(5, 15), Row(10, 18), Row(15, 20)]]
+    assert [each.samples.shape[1] for each in sounds] == [2400, 3200, 2800, 1600]
+    batches.clear()
     audiolm.continue_(prompts, 0.9)
     assert batches == [[Row(5, 45), Row(5, 45)], [Row(15, 45)], [Row(10, 45)]]
 

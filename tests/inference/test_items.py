@@ -8,7 +8,17 @@ from typing import Any
 import pytest
 import torch
 
-from audiolm_kit.inference.items import Item, alike, batches, length_of, negatives_of, samples_of, seeds_of, windows_of
+from audiolm_kit.inference.items import (
+    Item,
+    alike,
+    batches,
+    length_of,
+    lengths_of,
+    negatives_of,
+    samples_of,
+    seeds_of,
+    windows_of,
+)
 from audiolm_kit.inference.streaming import Windows
 from audiolm_kit.lm.sampling import Sampling
 
@@ -80,6 +90,12 @@ def test_a_length_is_a_positive_number(wrong: float | None) -> None:
 
 def test_what_a_text_says_of_its_length() -> None:
     assert (length_of("0-4: rain"), length_of(["0-4: rain", "4-6: dog"]), length_of(["0-: rain"])) == (None, 6, None)
+
+
+def test_a_length_for_each_item_or_one_for_all() -> None:
+    assert lengths_of(0.5, 2, RATE) == [4000, 4000] and lengths_of([0.5, 1], 2, RATE) == [4000, 8000]
+    with pytest.raises(ValueError, match="1 lengths for 2 items: give one for each, or a single one"):
+        lengths_of([0.5], 2, RATE)
 
 
 def test_each_item_has_its_own_of_what_is_said_once() -> None:
