@@ -97,7 +97,8 @@ def render_about(about: Entry) -> str:
     if about.get("commit"):
         facts.append(f"commit `{about['commit']}`")
     if hardware:
-        facts.append(f"{hardware.get('cores', '?')} cores of {hardware.get('cpu', 'an unknown processor')}")
+        cores = hardware.get("cores", "?")
+        facts.append(f"{cores} core{'' if cores == 1 else 's'} of {hardware.get('cpu', 'an unknown processor')}")
     if about.get("hours") is not None:
         stages = ", ".join(f"{name} {minutes(seconds)}" for name, seconds in (about.get("seconds") or {}).items())
         facts.append(f"{about['hours']:.2f} hours" + (f" ({stages})" if stages else ""))
