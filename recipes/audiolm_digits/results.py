@@ -172,9 +172,9 @@ def structure(judges: ModuleType, sounds: Path) -> list[Entry]:
     rows = []
     for name, what in (("real", "the real next digit"), ("reconstruction", "that, through the codec")):
         rows.append(row(f"rule kept: {what} (ceiling)", score(followed(heard(folder / name)))))
-    rows.append(row("rule kept: AudioLM", score_of_models(kept["audiolm"])))
-    whats = {"only": "acoustic codes alone, temperature 0.8", "bold": "acoustic codes alone, temperature 0.6"}
-    rows += [row(f"rule kept: {what}", score_of_models(kept[name])) for name, what in whats.items()]
+    rows.append(row("rule kept: by AudioLM", score_of_models(kept["audiolm"])))
+    whats = {"only": "acoustic codes alone, temperatures 0.8 and 0.6", "bold": "acoustic codes alone, temperature 0.6"}
+    rows += [row(f"rule kept: by {what}", score_of_models(kept[name])) for name, what in whats.items()]
     rows.append(row("rule kept: AudioLM behind strings without the rule (floor)", score_of_models(kept["free"])))
     rows.append(row("rule kept: AudioLM, against shuffled prompts (floor)", floor(found["audiolm"])))
     for name, what in whats.items():
