@@ -381,9 +381,8 @@ class AudioGen:
         negative = self._negative([item.negative for item in items])
         sections = [item.sections(*self._grid) for item in items]
         shapes = [Row(*each) for each in zip(frames, (own[-1][0] for own in sections), strict=True)]
-        spans = []
-        for together in zip(*sections, strict=True):
-            spans.append(Section(together[0][0], self.context([text for _, text in together]), negative))
+        sides = zip(*sections, strict=True)
+        spans = [Section(each[0][0], self.context([text for _, text in each]), negative) for each in sides]
         seeds = [item.seed for item in items]
         return Request(prompt, spans, sampling, seeds, windows, shapes if len(set(shapes)) > 1 else ()), gain
 

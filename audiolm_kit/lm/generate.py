@@ -158,8 +158,8 @@ def _check(lm: StreamLM, request: Request, rows: Sequence[_Row], seeds: Sequence
             "at other steps: ask for rows of one length at a time"
         )
     request.sampling.check_codebooks(config.num_codebooks)
-    for own, row in zip(prompt, rows, strict=True):
-        _check_range("prompt", own[:, : row.given], config.codebook_size)
+    own = torch.arange(prompt.shape[-1]) < torch.tensor([row.given for row in rows])[:, None]
+    _check_range("prompt", prompt.transpose(1, 2)[own.to(prompt.device)], config.codebook_size)
     if prefix is not None:
         _check_range("prefix", prefix, config.prefix.codebook_size + 1)  # one more: padding
     lm.lead(prefix)

@@ -154,6 +154,7 @@ def test_rows_of_unequal_length_are_what_each_would_be_alone(pattern: str, posit
         prompt_frames=given,
     )
     assert together.shape == (3, K, 9)
+    assert torch.equal(prompt, codes_of(3, 5))
     for i, seed in enumerate(seeds):
         own = Context(context.states[i : i + 1], context.mask[i : i + 1])
         before = None if prefixed == "nothing" else alike[i][None]
