@@ -46,6 +46,7 @@ class Options:
     per_cell: int = 10
     fit_rows: int = 2000
     sample_rate: int | None = None
+    frame_rate: float | None = None
     dynamic_range_db: float = 0.0
     standardised: bool = False
     context: int = 0
@@ -124,7 +125,7 @@ def waveforms(rows: list[Row], sample_rate: int) -> Iterator[Tensor]:
 
 def measure(layer: int | None, train: list[Row], held: list[Row], options: Options) -> Measured:
     """Fit centroids to a layer, and compare what is held out."""
-    features = features_from(options.features, layer, options.sample_rate, spectrum=options.spectrum)
+    features = features_from(options.features, layer, options.sample_rate, options.frame_rate, options.spectrum)
     sounds = waveforms(train, features.config.sample_rate)
     tokenizer = fit_tokenizer(features, sounds, options.codebook_size, seed=options.seed, device=options.device)
     tokenizer = tokenizer.to(options.device)
@@ -199,6 +200,7 @@ def command_line() -> argparse.ArgumentParser:
     parser.add_argument("--per_cell", type=int, default=10, help="recordings of one category by one speaker, at most")
     parser.add_argument("--fit_rows", type=int, default=2000, help="training rows for k-means, at most")
     parser.add_argument("--sample_rate", type=int, help="of mel and mfcc; models have their own")
+    parser.add_argument("--frame_rate", type=float, help="frames a second of mel and mfcc, 50 unless said")
     parser.add_argument("--dynamic_range_db", type=float, default=0.0, help="of mel and mfcc; 0 is all")
     parser.add_argument("--standardised", action="store_true", help="mel or mfcc, each sound by itself")
     parser.add_argument(

@@ -8,6 +8,7 @@ import signal
 import sys
 import warnings
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -29,6 +30,7 @@ NOISE = (
     "Using ModelCheckpoint with manual optimization",  # about checkpoints of validations, which CodecTask has none of
 )
 ADVERTISEMENT = "litlogger"
+LOCK = ".lock"
 TERMINATED = 128 + signal.SIGTERM  # as a shell says it
 
 
@@ -41,6 +43,8 @@ def fit(*given: str) -> None:
     from pytorch_lightning import LightningDataModule, LightningModule
     from pytorch_lightning.cli import LightningCLI
     from pytorch_lightning.utilities.exceptions import SIGTERMException
+
+    held = ExitStack()
 
     class Fit(LightningCLI):
         """LightningCLI with one subcommand that finds its run's last checkpoint by itself."""
@@ -59,7 +63,9 @@ def fit(*given: str) -> None:
 
         def after_instantiate_classes(self) -> None:
             """Find what the run goes on from, or set it aside."""
-            ready, folder = self.config_init["fit"], Path(self.trainer.default_root_dir) / "checkpoints"
+            root = Path(self.trainer.default_root_dir)
+            ready, folder = self.config_init["fit"], root / "checkpoints"
+            hold(root, held)
             keep_checkpoints(self.trainer, folder)
             if ready.pop("fresh"):
                 set_aside(folder)
@@ -73,21 +79,40 @@ def fit(*given: str) -> None:
     strict = {"exit_on_error": False}
     about = fit.__doc__
     usage = "audiolm-kit fit -c RECIPE.yaml [-c CHANGES.yaml ...] [--KEY VALUE ...] [--fresh]"
+    said = {"usage": usage, "description": about, **strict}
     try:
-        Fit(
-            LightningModule,
-            LightningDataModule,
-            subclass_mode_model=True,
-            subclass_mode_data=True,
-            auto_configure_optimizers=False,
-            seed_everything_default=0,
-            save_config_kwargs={"overwrite": True},
-            parser_kwargs={"prog": "audiolm-kit", **strict, "fit": {"usage": usage, "description": about, **strict}},
-            args=["fit", *given],
-        )
+        with held:
+            Fit(
+                LightningModule,
+                LightningDataModule,
+                subclass_mode_model=True,
+                subclass_mode_data=True,
+                auto_configure_optimizers=False,
+                seed_everything_default=0,
+                save_config_kwargs={"overwrite": True},
+                parser_kwargs={"prog": "audiolm-kit", **strict, "fit": said},
+                args=["fit", *given],
+            )
     except SIGTERMException:  # has no status: a Makefile or a scheduler would take the run for finished
         print("audiolm-kit fit: terminated before its end; the same command goes on", file=sys.stderr)
         sys.exit(TERMINATED)
+
+
+def hold(folder: Path, held: ExitStack) -> None:
+    """Keep other runs out of a run's folder until ``held`` ends: two would write over each other's checkpoints.
+
+    The lock goes with the process, however that ends; processes of a run beyond the first do without.
+    """
+    from filelock import FileLock, Timeout
+
+    if os.environ.get("LOCAL_RANK", "0") != "0":
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        held.enter_context(FileLock(folder / LOCK, blocking=False))
+    except Timeout:
+        told = "wait for it, or give another folder with --trainer.default_root_dir"
+        raise ValueError(f"{folder}: another audiolm-kit fit is at work there, {told}") from None
 
 
 def keep_checkpoints(trainer: Trainer, folder: Path) -> None:

@@ -16,6 +16,8 @@ from audiolm_kit.audio import Sound, fit
 
 WINDOW, REACH = 0.04, 0.01
 """Seconds of the pieces of which a sound of another tempo is put together, and how far each may lie from its place."""
+OCTAVE = 12
+"""Semitones."""
 
 
 @dataclass(frozen=True)
@@ -42,10 +44,14 @@ class VariationRanges:
     """Longest extra silence in front, beyond the shift within a frame; half of the variations have some."""
     tempo: tuple[float, float] = (1.0, 1.0)
     """Drawn so that twice as fast is as likely as half as fast."""
+    semitones: int = 0
+    """Above 0, the speed is one at which music is so many whole semitones higher or lower at most, and in tune."""
 
     def __post_init__(self) -> None:
         if not 0 < self.tempo[0] <= self.tempo[1] < math.inf:
             raise ValueError(f"tempo is {self.tempo[0]:g},{self.tempo[1]:g}, wanted a range above 0, as 0.75,1.33")
+        if not 0 <= self.semitones <= OCTAVE:
+            raise ValueError(f"semitones is {self.semitones}, wanted 0 (any mild speed) to {OCTAVE}")
 
 
 def draw_variation(
@@ -67,6 +73,8 @@ def draw_variation(
     speed, gain_db = float(draw.uniform(*ranges.speed)), float(draw.uniform(*ranges.gain_db))
     slowest, fastest = (math.log(tempo) for tempo in ranges.tempo)
     tempo = math.exp(draw.uniform(slowest, fastest))
+    if ranges.semitones:
+        speed = 2 ** (int(draw.integers(-ranges.semitones, ranges.semitones + 1)) / OCTAVE)
     return Variation(speed, gain_db, shift + round(extra * sample_rate), tempo)
 
 

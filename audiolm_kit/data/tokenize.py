@@ -48,6 +48,9 @@ class TokenizeOptions:
     """Rows per clip: the clip itself, then seeded mild variations of it."""
     tempo: tuple[float, float] = VariationRanges.tempo
     """Variants are also played faster or slower at their own pitch, by a factor of this range: 0.75,1.33."""
+    semitones: int = VariationRanges.semitones
+    """Variants of music are so many whole semitones higher or lower at most, as fast as that makes them: they stay in
+    tune, which those of any mild speed (0) do not."""
     mixes: int = 0
     """Further rows per clip, each a mixture of it with another clip of its split, both mildly varied."""
     mix_joiner: str = Mixing.joiner
@@ -82,7 +85,7 @@ class TokenizeOptions:
     @property
     def ranges(self) -> VariationRanges:
         """What variants are drawn from."""
-        return VariationRanges(tempo=self.tempo)
+        return VariationRanges(tempo=self.tempo, semitones=self.semitones)
 
     @property
     def mixing(self) -> Mixing:
@@ -200,8 +203,7 @@ def _plan(rows: list[Row], root: Path, token_format: TokenFormat, options: Token
         left_out += ["mixes", "mix_joiner", "mix_distinct", "mix_snr_db"]
     if not options.other_voices:
         left_out.append("other_voices")
-    if options.tempo == VariationRanges.tempo:
-        left_out.append("tempo")
+    left_out += [name for name in ("tempo", "semitones") if getattr(options, name) == getattr(VariationRanges, name)]
     chosen = {name: value for name, value in asdict(options).items() if name not in left_out}
     return {
         "format": 1,

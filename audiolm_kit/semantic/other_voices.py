@@ -6,6 +6,7 @@ B batch, L samples, T frames, D dimensions of a frame.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -18,6 +19,25 @@ POOL = 6000
 """Frames that are kept of each speaker, drawn evenly: two minutes at 50 a second."""
 AT_ONCE = 1024
 """Frames that are looked up at once: a table of so many by POOL distances takes 25 MB."""
+SHRUNK = 0.05
+"""Of the mean variance, added to each: directions in which a speaker's frames hardly differ are not blown up."""
+
+
+class Spread(NamedTuple):
+    """Where the frames of a speaker lie, and how widely."""
+
+    mean: Tensor  # [D]
+    root: Tensor  # [D, D], the square root of their covariance
+    inverse: Tensor  # [D, D], of that
+
+    @classmethod
+    def of(cls, frames: Tensor) -> Spread:
+        """Of frames [N, D]."""
+        covariance = torch.cov(frames.T.double()).reshape(frames.shape[1], -1)
+        variance = covariance.diagonal().mean().clamp(min=torch.finfo(frames.dtype).tiny)
+        values, vectors = torch.linalg.eigh(covariance + SHRUNK * variance * torch.eye(len(covariance)).to(covariance))
+        root, inverse = ((vectors * values**power) @ vectors.T for power in (0.5, -0.5))
+        return cls(frames.mean(0), root.to(frames), inverse.to(frames))
 
 
 class OtherVoices:
@@ -27,7 +47,9 @@ class OtherVoices:
     cannot go by that: it has to take the voice from the acoustic prompt, and without one it makes one up. After the
     voice conversion of Baas et al. 2023 (arXiv:2305.18975), which goes on from such frames to sound; here they become
     codes. There the nearest are those at the smallest angle, here those at the smallest distance, by which codes are
-    chosen too.
+    chosen too. And before it is looked at which are nearest, frames are moved to where the other speaker's lie, mean
+    and covariance (Sun et al. 2016, arXiv:1511.05547): else the nearest are often those of a like voice, rather than
+    those of the same sound.
     """
 
     def __init__(self, tokenizer: SemanticTokenizer, sounds: Iterable[tuple[str, Tensor]], neighbours: int) -> None:
@@ -55,6 +77,8 @@ class OtherVoices:
         for name, pool in self.pools.items():
             if len(pool) < neighbours:
                 raise ValueError(f"{name} has {len(pool)} frames, fewer than {neighbours} neighbours: ask for less")
+        self._spreads = {name: Spread.of(pool) for name, pool in self.pools.items()}
+        self._anyone = Spread.of(torch.cat(list(self.pools.values())))
 
     @torch.no_grad()
     def encode(self, audio: Tensor, speakers: Sequence[str], draws: Sequence[tuple[int, ...]]) -> Tensor:
@@ -72,9 +96,11 @@ class OtherVoices:
     def _lent(self, frames: Tensor, speaker: str, draw: tuple[int, ...]) -> Tensor:
         """Frames [T, D] of one speaker -> [T, D] in the voice of another."""
         others = [name for name in self.pools if name != speaker]
-        pool = self.pools[others[int(np.random.default_rng(draw).integers(len(others)))]]
+        other = others[int(np.random.default_rng(draw).integers(len(others)))]
+        pool, own, wanted = self.pools[other], self._spreads.get(speaker, self._anyone), self._spreads[other]
+        moved = (frames - own.mean) @ own.inverse @ wanted.root + wanted.mean
         found = []
-        for piece in frames.split(AT_ONCE):
+        for piece in moved.split(AT_ONCE):
             nearest = torch.cdist(piece, pool).topk(self.neighbours, dim=1, largest=False).indices
             found.append(pool[nearest].mean(dim=1))
         return torch.cat(found)

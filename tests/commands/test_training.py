@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 import torch
 
 from audiolm_kit.cli import main
-from audiolm_kit.commands.training import bearable, newest
+from audiolm_kit.commands.training import bearable, hold, newest
 from audiolm_kit.doctor import environment
 
 TASK = '''
@@ -109,6 +110,27 @@ def test_fit_goes_on_from_its_last_checkpoint_unless_it_is_told_to_start_over(
     assert main(["fit", "-c", str(recipe), "--fresh"]) == 0
     assert steps_of(last) == 2
     assert steps_of(last.parent.with_name("checkpoints.1") / "last.ckpt") == 5
+
+
+def test_two_runs_do_not_share_a_folder(recipe: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = recipe.parent / "run"
+    with ExitStack() as held:
+        hold(run, held)
+        assert main(["fit", "-c", str(recipe)]) == 2
+        told = capsys.readouterr().err
+        assert f"{run}: another audiolm-kit fit is at work there, wait for it, or give another folder" in told
+        assert not (run / "checkpoints").exists()
+        assert main(["fit", "-c", str(recipe), "--trainer.default_root_dir", str(recipe.parent / "other")]) == 0
+    for _ in range(2):  # a run that has ended is in nobody's way, one that failed no more than others
+        assert main(["fit", "-c", str(recipe), "--model.rate", "much"]) == 2
+        assert main(["fit", "-c", str(recipe)]) == 0
+
+
+def test_processes_of_one_run_share_its_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with ExitStack() as first, ExitStack() as second:
+        hold(tmp_path, first)
+        monkeypatch.setenv("LOCAL_RANK", "1")
+        hold(tmp_path, second)
 
 
 def test_a_moved_run_goes_on_from_its_newest_checkpoint_each_time(recipe: Path) -> None:

@@ -115,6 +115,19 @@ def test_a_range_of_tempos_changes_nothing_else_that_is_drawn() -> None:
     assert vary(tone(), pairs[0][1]).samples.shape != vary(tone(), pairs[0][0]).samples.shape
 
 
+def test_semitones_are_whole_and_change_nothing_else_that_is_drawn() -> None:
+    ranges = VariationRanges(semitones=2)
+    pairs = [
+        [draw_variation(0, row, 1, RATE, FRAME, each) for each in (VariationRanges(), ranges)] for row in range(100)
+    ]
+    assert all(replace(played, speed=plain.speed) == plain for plain, played in pairs)
+    moved = {round(12 * math.log2(played.speed), 9) for _, played in pairs}
+    assert moved == {-2.0, -1.0, 0.0, 1.0, 2.0}
+    for wrong in (-1, 13):
+        with pytest.raises(ValueError, match=f"semitones is {wrong}, wanted 0"):
+            VariationRanges(semitones=wrong)
+
+
 def test_gain_is_in_decibels_and_never_clips() -> None:
     samples = tone().samples
     assert torch.allclose(change_gain(samples, -6.0), samples * 0.501187, atol=1e-6)

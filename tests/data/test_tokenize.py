@@ -131,6 +131,15 @@ def test_variants_of_other_tempos_are_longer_and_shorter(manifest: Path, tmp_pat
         run(manifest, tmp_path / "b", TokenizeOptions(variants=5))
 
 
+def test_variants_some_semitones_away_are_as_long_as_that_makes_them(manifest: Path, tmp_path: Path) -> None:
+    rows = run(manifest, tmp_path / "a", TokenizeOptions(variants=5, semitones=12))
+    own = {row.path: row.seconds for row in rows if not row.variant}
+    ratios = [own[row.path] / row.seconds for row in rows if row.variant]
+    assert min(ratios) < 0.8 and max(ratios) > 1.25
+    with pytest.raises(ValueError, match="was begun with options"):
+        run(manifest, tmp_path / "a", TokenizeOptions(variants=5))
+
+
 def test_a_clip_is_read_once_for_all_its_variants(
     manifest: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -254,6 +263,7 @@ def test_options_out_of_range_are_refused() -> None:
         {"pad": -1.0},
         {"pad": float("nan")},
         {"tempo": (0.0, 1.0)},
+        {"semitones": -1},
         {"mixes": -1},
         {"mix_distinct": "clip"},
         {"mix_snr_db": (1.0, 0.0)},

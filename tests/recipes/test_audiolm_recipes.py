@@ -36,7 +36,7 @@ class Recipe(NamedTuple):
 NAMES = {
     "audiolm_digits": Recipe(
         8000,
-        50,
+        25,
         {"steps", "structure", "tradeoff", "voices"},
         ("steps of coarse and fine for each step of acoustic",),
         {"STRINGS_OPTIONS": "--train 12 --valid 24", "COUNT": "3", "LAYER": "3"},
@@ -150,7 +150,7 @@ def test_the_digits_codes_may_be_of_a_masked_model_as_well() -> None:
     plan = planned("audiolm_digits", "chain", "FEATURES=masked")
     assert " fit -c masked.yaml" in plan and "/masked --layer 3" in plan and "--standardised" not in plan
     assert (
-        "--features mfcc --sample_rate 8000 --frame_rate 50 --dynamic_range_db 43 --standardised --context 5"
+        "--features mfcc --sample_rate 8000 --frame_rate 25 --dynamic_range_db 43 --standardised --context 2"
         in planned("audiolm_digits", "chain")
     )
 

@@ -12,7 +12,7 @@ from audiolm_kit.semantic import other_voices
 from audiolm_kit.semantic.features import FeatureConfig, FrameFeatures
 from audiolm_kit.semantic.fit import fit_tokenizer
 from audiolm_kit.semantic.other_voices import OtherVoices
-from audiolm_kit.semantic.tokenizer import SemanticTokenizer
+from audiolm_kit.semantic.tokenizer import SemanticConfig, SemanticTokenizer
 
 RATE, WORD = 4000, 800
 VOICES = {"ann": 1.0, "bob": 1.25, "cyd": 0.8}
@@ -52,6 +52,36 @@ def test_codes_are_those_of_the_same_words_by_another(tokenizer: SemanticTokeniz
         found |= set(by)
         assert by, codes
     assert found == {"bob", "cyd"}
+
+
+class Given(SemanticTokenizer):
+    """Reads two dimensions of a frame from two samples, and has a code for each word of each speaker."""
+
+    def __init__(self, centroids: Tensor) -> None:
+        super().__init__(SemanticConfig(FeatureConfig("mel", RATE, 80), len(centroids), 40))
+        self.centroids = centroids
+
+    def embed(self, audio: Tensor) -> Tensor:
+        return audio.reshape(len(audio), -1, 2)
+
+
+def test_a_word_stays_itself_where_another_one_of_the_other_voice_is_nearer() -> None:
+    words = torch.tensor([[0.0, 0.0], [1.0, 0.2], [2.0, 0.1], [3.0, 0.6]])
+    centroids = torch.cat(
+        [words, 1.3 * words + torch.tensor([1.4, 0.3])]
+    )  # ann's 2 is nearer to bob's 0 than to bob's 2
+    draw = torch.Generator().manual_seed(0)
+    spoken = centroids.repeat(50, 1, 1) + 0.05 * torch.randn(50, 8, 2, generator=draw)
+    sounds = [("ann", spoken[:, :4].flatten()), ("bob", spoken[:, 4:].flatten())]
+    others = OtherVoices(Given(centroids), sounds, neighbours=4)
+    for speaker, own, lent in (("ann", slice(4), [4, 5, 6, 7]), ("bob", slice(4, 8), [0, 1, 2, 3])):
+        assert others.encode(centroids[own].reshape(1, 1, 8), [speaker], [(0,)])[0, 0].tolist() == lent
+
+
+def test_speakers_who_say_nothing_much_are_lent_voices_too() -> None:
+    still = torch.zeros(40)  # no frame differs from another
+    others = OtherVoices(Given(torch.tensor([[0.0, 0.0], [9.0, 9.0]])), [("ann", still), ("bob", still + 9)], 2)
+    assert others.encode(still[None, None], ["ann"], [(0,)]).unique().tolist() == [1]
 
 
 def test_each_item_of_a_batch_is_drawn_by_itself(tokenizer: SemanticTokenizer) -> None:

@@ -89,7 +89,10 @@ def test_what_spectra_become_is_compared_too_and_models_refuse_it(
     told = json.loads((tmp_path / "layers.json").read_text())
     assert [told["options"][name] for name in ("dynamic_range_db", "standardised", "context")] == [43, True, 2]
     run(manifest, "--sample_rate", str(RATE), "-o", str(tmp_path / "plain.json"))
-    assert told["layers"] != json.loads((tmp_path / "plain.json").read_text())["layers"]
+    plain = json.loads((tmp_path / "plain.json").read_text())["layers"]
+    assert told["layers"] != plain
+    run(manifest, "--sample_rate", str(RATE), "--frame_rate", "25", "-o", str(tmp_path / "slow.json"))
+    assert json.loads((tmp_path / "slow.json").read_text())["layers"] != plain
     with pytest.raises(SystemExit):
         run(manifest, "--layers", "1", *shaped, features=str(masked))
     assert "is a model, whose frames stay as they are" in capsys.readouterr().err
