@@ -62,13 +62,17 @@ class StageSampling:
                     f"guidance_scale and prompt_guidance_scale of the {name} stage are {given}, but AudioLM reads no "
                     "text to be guided by: set both to 1"
                 )
+        if self.semantic.prefix_guidance_scale != 1:
+            given = f"prefix_guidance_scale of the semantic stage is {self.semantic.prefix_guidance_scale}"
+            raise ValueError(f"{given}, but that stage stands on nothing: set it to 1")
 
     @classmethod
     def of(cls, sampling: Sampling = Sampling(), **temperatures: float) -> StageSampling:  # noqa: B008  frozen
         """One way for all stages but for their temperatures and without guidance.
 
         Args:
-            sampling: top_k, top_p and min_p of all stages; its temperature and guidance_scale are not looked at.
+            sampling: top_k, top_p and min_p of all stages, and the prefix_guidance_scale of those that stand on
+                semantic codes; its temperature and guidance_scale are not looked at.
             temperatures: by stage; those of AudioLM where a stage is not named.
 
         Raises:
@@ -77,7 +81,10 @@ class StageSampling:
         if unknown := sorted(temperatures.keys() - TEMPERATURES.keys()):
             raise ValueError(f"temperatures of {', '.join(unknown)}: the stages are {', '.join(TEMPERATURES)}")
         chosen = {str(name): heat for name, heat in TEMPERATURES.items()} | temperatures
-        return cls(**{name: replace(sampling, temperature=heat, guidance_scale=1.0) for name, heat in chosen.items()})
+        plain = replace(sampling, guidance_scale=1.0)
+        alone = replace(plain, prefix_guidance_scale=1.0)
+        told = {"coarse": plain, "acoustic": plain}
+        return cls(**{name: replace(told.get(name, alone), temperature=heat) for name, heat in chosen.items()})
 
 
 class Span(NamedTuple):

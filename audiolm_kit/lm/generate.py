@@ -63,7 +63,8 @@ def steps(
         prompt: Codes ``[B, K, P]`` from 0 to V - 1; P may be 0.
         num_frames: T, frames in all, those of the prompt among them; or as many for each row.
         sampling: Its guidance_scale takes a second, textless row for each row, at the steps where it is not 1; its
-            prompt_guidance_scale, if not 1 and P > 0, a third one. See ``guidance`` for what they do.
+            prompt_guidance_scale, if not 1 and P > 0, a further one, as its prefix_guidance_scale, if not 1. See
+            ``guidance`` for what they do.
         context: ``[B, N, D]``, or None for none.
         prefix: Codes ``[B, K, T]`` of the earlier stage, if the model has one; T may be 0. Shorter rows are padded in
             front with its codebook_size, in all codebooks, which changes nothing for them.
@@ -163,6 +164,9 @@ def _check(lm: StreamLM, request: Request, rows: Sequence[_Row], seeds: Sequence
     if prefix is not None:
         _check_range("prefix", prefix, config.prefix.codebook_size + 1)  # one more: padding
     lm.lead(prefix)
+    if prefix is None and request.sampling.prefix_guidance_scale != 1:
+        scale = request.sampling.prefix_guidance_scale
+        raise ValueError(f"prefix_guidance_scale is {scale}, but the model stands on no earlier codes: set it to 1")
     if prefix is not None and request.apart:
         raise ValueError("a reading without the prompt has no prefix to stand on: set prompt_guidance_scale to 1")
     for name, given in (("seeds", seeds), ("prefix", prefix)):

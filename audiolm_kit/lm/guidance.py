@@ -1,6 +1,6 @@
 """Guidance: under which conditions a request is read, how much each weighs, and the logits that come of it.
 
-The model reads a request up to three times: with nothing of what it is given, with the prompt, with the prompt and the
+The model reads a request several times: with nothing of what it is given, with the prompt, with the prompt and the
 text. The logits start from the first and move by each further condition, as far as its scale says (``guide``):
 
     none + prompt_guidance_scale * (prompt - none) + guidance_scale * (both - prompt)
@@ -12,6 +12,11 @@ guidance stays (arXiv:2207.12598; on language models arXiv:2306.17806).
 
 *none* needs no training of its own: it is the model that reads only what was drawn after the prompt, as if that stood
 at the beginning; a model that was trained on crops of sounds knows such beginnings.
+
+A stage that stands on an earlier one's codes is told more firmly what these say in the same way. Its first reading has
+the prompt and none of them, which takes a stage that has learned some of its items without (``prefix_dropout``):
+
+    prompt + prefix_guidance_scale * (prefix - prompt) + guidance_scale * (both - prefix)
 
 A negative text stands wherever there is no text otherwise: in *prompt* and in *none*, so that each difference shows
 one condition alone, guidance_scale leads away from the negative text, and prompt_guidance_scale never towards it.
@@ -56,12 +61,19 @@ class Request:
         """Whether the prompt is a condition of its own."""
         return self.prompt.shape[-1] > 0 and self.sampling.prompt_guidance_scale != 1
 
+    @property
+    def prefix_apart(self) -> bool:
+        """Whether the earlier stage's codes are a condition of their own, in one of the codebooks at least."""
+        scale = self.sampling.prefix_guidance_scale
+        return self.prefix is not None and any(each != 1 for each in (scale if isinstance(scale, tuple) else [scale]))
+
 
 class Reading(NamedTuple):
     """One way to read a request."""
 
     context: Context | None
     prompted: bool
+    prefixed: bool = True
 
 
 def guide(logits: Sequence[Tensor], scales: Sequence[Tensor | float]) -> Tensor:
@@ -84,8 +96,9 @@ def readings(request: Request) -> list[Reading]:
     """The readings that a request may take, each with one condition more than the one before."""
     text, textless = _side_by_side(request)
     nothing = [Reading(textless, prompted=False)] if request.apart else []
+    bare = [Reading(textless, prompted=True, prefixed=False)] if request.prefix_apart else []
     both = [] if text is None else [Reading(text, prompted=True)]
-    return [*nothing, Reading(textless, prompted=True), *both]
+    return [*nothing, *bare, Reading(textless, prompted=True), *both]
 
 
 def scales_by_frame(sampling: Sampling, num_codebooks: int, prompt_frames: int, num_frames: int) -> Tensor:
@@ -95,9 +108,7 @@ def scales_by_frame(sampling: Sampling, num_codebooks: int, prompt_frames: int, 
     Interval is guidance_scale at the frames t with t / T in [first, last) and 1 at all others (the idea is
     arXiv:2404.07724's, there of noise levels). So both depend on the length of the request.
     """
-    scale = sampling.guidance_scale
-    scales = torch.tensor(scale if isinstance(scale, tuple) else [scale] * num_codebooks, dtype=torch.float64)
-    scales = scales[:, None].expand(-1, num_frames)
+    scales = _throughout(sampling.guidance_scale, num_codebooks, num_frames)
     frames = torch.arange(num_frames, dtype=torch.float64)
     if sampling.guidance_schedule == "linear":
         share = ((frames - prompt_frames) / max(1, num_frames - 1 - prompt_frames)).clamp(min=0)
@@ -130,7 +141,7 @@ class GuidedReader:
             # Rows with text stand before those without, as in conditioning.with_null.
             group = [i for i in reversed(range(len(found))) if found[i].prompted == prompted and asked[i].any()]
             if group:
-                rows = _Rows(lm, request, [found[i].context for i in group], None if prompted else new)
+                rows = _Rows(lm, request, [found[i] for i in group], None if prompted else new)
                 self._groups.append((group, rows))
 
     @property
@@ -151,25 +162,31 @@ class GuidedReader:
 
 
 class _Rows:
-    """Readings side by side in one cache: in one pass where all are asked for and stand alike, else each by itself.
+    """Readings side by side in one cache: in one pass where neighbours are asked for and stand alike, else one by one.
 
     A reading by itself works on its own rows of the common cache: no key and no value ever moves.
     """
 
-    def __init__(self, lm: StreamLM, request: Request, contexts: list[Context | None], visible: Tensor | None) -> None:
+    def __init__(self, lm: StreamLM, request: Request, found: list[Reading], visible: Tensor | None) -> None:
         """``visible`` ``[K, 1 + S]``: the cells of readings that begin behind the prompt; None: all, from the start."""
         batch, _, prompt_frames = request.prompt.shape
         behind = 0 if visible is None else prompt_frames
-        self._lm, self._prefix, self._visible, self._batch = lm, request.prefix, visible, batch
-        self._whole = lm.new_cache(len(contexts) * batch, request.num_frames - behind, request.prefix)
-        lm.transformer.remember(self._whole, _stacked(contexts), lm.lead(self._prefixes(len(contexts))))
-        self._caches = {tuple(range(len(contexts))): self._whole}
-        self._next = [lm.pattern.stride * behind] * len(contexts)  # the step that each reading reads next
-        self._length = [0] * len(contexts)  # of its part of the cache
+        self._lm, self._visible, self._batch = lm, visible, batch
+        self._prefixes = (
+            None
+            if request.prefix is None
+            else [request.prefix if each.prefixed else lm.without_prefix(request.prefix) for each in found]
+        )
+        every = tuple(range(len(found)))
+        self._whole = lm.new_cache(len(found) * batch, request.num_frames - behind, request.prefix)
+        lm.transformer.remember(self._whole, _stacked([each.context for each in found]), lm.lead(self._prefix(every)))
+        self._caches = {every: self._whole}
+        self._next = [lm.pattern.stride * behind] * len(found)  # the step that each reading reads next
+        self._length = [0] * len(found)  # of its part of the cache
 
     def read(self, sequence: Tensor, step: int, which: tuple[int, ...]) -> list[Tensor]:
         """Logits ``[B, K, V]`` of a step, for each of ``which``."""
-        alike = len({self._next[i] for i in which}) == 1
+        alike = len({self._next[i] for i in which}) == 1 and which[-1] - which[0] == len(which) - 1
         passes = [which] if alike else [(i,) for i in which]
         return [logits for each in passes for logits in self._pass(sequence, step, each)]
 
@@ -181,7 +198,7 @@ class _Rows:
             cells = cells.where(self._visible[:, start:step], self._lm.special)
         if count > 1:
             cells = cells.repeat(count, 1, 1)
-        prefix = self._prefixes(count) if cache.length == 0 else None
+        prefix = self._prefix(which) if cache.length == 0 else None
         states = self._lm.read(cells, None, prefix, cache)
         for each in which:
             self._next[each], self._length[each] = step, cache.length
@@ -195,9 +212,9 @@ class _Rows:
         cache.length = self._length[which[0]]
         return cache
 
-    def _prefixes(self, count: int) -> Tensor | None:
-        """The prefix of as many readings."""
-        return None if self._prefix is None else self._prefix.repeat(count, 1, 1)
+    def _prefix(self, which: tuple[int, ...]) -> Tensor | None:
+        """The prefixes of these readings, one below the other."""
+        return None if self._prefixes is None else torch.cat([self._prefixes[i] for i in which])
 
 
 def _scales(lm: StreamLM, request: Request, found: list[Reading]) -> Tensor:
@@ -207,10 +224,18 @@ def _scales(lm: StreamLM, request: Request, found: list[Reading]) -> Tensor:
     scales = [one]
     if request.apart:
         scales.append(one * request.sampling.prompt_guidance_scale)
+    if request.prefix_apart:
+        scales.append(_throughout(request.sampling.prefix_guidance_scale, num_codebooks, num_frames))
     if len(scales) < len(found):
         scales.append(scales_by_frame(request.sampling, num_codebooks, request.prompt.shape[-1], num_frames))
     by_frame = torch.stack([*scales, torch.zeros_like(one)])
     return F.pad(lm.pattern.apply(by_frame, fill=1), (1, 0), value=1)
+
+
+def _throughout(scale: float | tuple[float, ...], num_codebooks: int, num_frames: int) -> Tensor:
+    """One scale, or one for each codebook, at all frames: ``[K, T]`` float64."""
+    scales = torch.tensor(scale if isinstance(scale, tuple) else [scale] * num_codebooks, dtype=torch.float64)
+    return scales[:, None].expand(-1, num_frames)
 
 
 def _side_by_side(request: Request) -> tuple[Context | None, Context | None]:

@@ -225,6 +225,10 @@ class StreamLM(nn.Module):
         frames = self._padded(prefix)
         return frames * config.num_codebooks if config.in_front else None
 
+    def without_prefix(self, prefix: Tensor) -> Tensor:
+        """As many rows ``[B, K, T]`` of padding alone: what a model reads that stands on nothing."""
+        return torch.full_like(prefix, self.config.prefix.codebook_size)
+
     def _padded(self, prefix: Tensor | None) -> Tensor:
         """How many frames of padding each row of a prefix begins with, ``[B]``."""
         config = self.config.prefix

@@ -17,7 +17,7 @@ from torch import Tensor
 
 Schedule = Literal["constant", "linear", "interval"]
 
-PER_CODEBOOK = ("temperature", "top_k", "top_p", "min_p", "guidance_scale")
+PER_CODEBOOK = ("temperature", "top_k", "top_p", "min_p", "guidance_scale", "prefix_guidance_scale")
 """The fields that take one value, or one for each codebook."""
 
 COLDEST = 1e-30
@@ -49,6 +49,9 @@ class Sampling:
     """With schedule linear: the scale at the last frame; guidance_scale is that of the first new one."""
     guidance_interval: tuple[float, float] = (0.0, 1.0)
     """With schedule interval: from and up to which share of all frames guidance acts; outside its scale is 1."""
+    prefix_guidance_scale: float | tuple[float, ...] = 1.0
+    """How far to go from logits that know nothing of the earlier stage's codes to those that do, and beyond; 1 is none;
+    one number, or one for each codebook."""
 
     def __post_init__(self) -> None:
         for name in (*PER_CODEBOOK, "guidance_interval"):
@@ -57,7 +60,7 @@ class Sampling:
         self._check_values("temperature", "0 (the likeliest code) or a positive number", lambda value: value >= 0)
         self._check_values("top_p", "a number from 0 (all codes) to 1", lambda value: 0 <= value <= 1)
         self._check_values("min_p", "a number from 0 (all codes) to 1", lambda value: 0 <= value <= 1)
-        for name in ("guidance_scale", "prompt_guidance_scale", "guidance_last"):
+        for name in ("guidance_scale", "prompt_guidance_scale", "prefix_guidance_scale", "guidance_last"):
             self._check_values(name, "1 (none) or another number from 0 up", lambda value: value >= 0)
         wanted = "0 (all codes) or a positive whole number"
         self._check_values("top_k", wanted, lambda value: isinstance(value, int) and value >= 0)

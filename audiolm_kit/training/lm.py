@@ -65,6 +65,8 @@ class LMTask(Task):
         semantic: folder of the semantic tokenizer, as ``codec``, for the stages that learn its codes or stand on them.
         compile: let torch.compile make the transformer's kernels: a slow start, then faster steps. Checkpoints and
             exports are the same.
+        prefix_dropout: share of the items that a stage learns without the codes that it stands on, for
+            ``Sampling.prefix_guidance_scale``.
     """
 
     def __init__(
@@ -80,15 +82,19 @@ class LMTask(Task):
         export_every: int = 0,
         semantic: str = "",
         compile: bool = False,  # noqa: A002  the recipe's word
+        prefix_dropout: float = 0.0,
     ) -> None:
         super().__init__(export, export_every)
-        if not 0 <= context_dropout <= 1:
-            raise ValueError(f"context_dropout is {context_dropout}, wanted a share from 0 to 1")
+        for name, share in (("context_dropout", context_dropout), ("prefix_dropout", prefix_dropout)):
+            if not 0 <= share <= 1:
+                raise ValueError(f"{name} is {share}, wanted a share from 0 to 1")
+        if prefix_dropout and not lm.prefix.num_codebooks:
+            raise ValueError(f"prefix_dropout is {prefix_dropout}, but lm has no prefix to leave out: set it to 0")
         if text_cache and lm.text.kind != "t5":
             raise ValueError(f"text_cache keeps what a T5 has read, and text kind is {lm.text.kind!r}: leave it out")
         self.lm = self.make_lm(lm)
         self.lm.transformer.checkpointing = gradient_checkpointing
-        self.context_dropout = context_dropout
+        self.context_dropout, self.prefix_dropout = context_dropout, prefix_dropout
         self.make_optimizer, self.make_scheduler = optimizer, scheduler
         self.folders: dict[Source, str] = {"codec": codec, "semantic": semantic}
         self.text_cache, self.compiled = text_cache or None, compile
@@ -155,7 +161,7 @@ class LMTask(Task):
         context = self._context(batch)
         if context is not None:
             context = drop(context, self.context_dropout)
-        loss = self.lm.loss(batch.codes, batch.mask, context, batch.prefix)
+        loss = self.lm.loss(batch.codes, batch.mask, context, self._prefix(batch))
         self.log("train/loss", loss, prog_bar=True, batch_size=len(batch.codes))
         self.count_batch()
         return loss
@@ -183,6 +189,13 @@ class LMTask(Task):
         num_frames, padding = batch.mask.sum(), 1 - batch.mask.float().mean()
         units = {"frames": num_frames, "codes": num_frames * batch.codes.shape[1]}
         return Work(units, padding, lm_flops(self.lm, batch.codes.shape, batch.prefix))
+
+    def _prefix(self, batch: TokenBatch) -> Tensor | None:
+        """What a batch stands on, some of its rows on nothing."""
+        if batch.prefix is None or not self.prefix_dropout:
+            return batch.prefix
+        left_out = torch.rand(len(batch.prefix), 1, 1, device=batch.prefix.device) < self.prefix_dropout
+        return self.lm.without_prefix(batch.prefix).where(left_out, batch.prefix)
 
     def _context(self, batch: TokenBatch) -> Context | None:
         if self.lm.config.text.kind == "none":

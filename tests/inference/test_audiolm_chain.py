@@ -281,12 +281,24 @@ def test_stages_have_the_papers_temperatures_and_no_guidance() -> None:
         replace(sampling, coarse=Sampling())
 
 
+def test_stages_that_stand_on_semantic_codes_are_guided_by_them() -> None:
+    guided = StageSampling.of(Sampling(prefix_guidance_scale=2.0))
+    scales = {name: getattr(guided, name).prefix_guidance_scale for name in ("semantic", "coarse", "fine", "acoustic")}
+    assert scales == {"semantic": 1, "coarse": 2, "fine": 1, "acoustic": 2}
+    assert replace(guided, coarse=StageSampling().coarse, acoustic=StageSampling().acoustic) == StageSampling()
+    with pytest.raises(ValueError, match="prefix_guidance_scale of the semantic stage is 2.0, but that stage stands"):
+        replace(guided, semantic=guided.coarse)
+
+
 @pytest.mark.parametrize("stage", ["semantic", "coarse", "fine"])
 def test_a_temperature_reaches_its_stage(audiolm: AudioLM, stage: str) -> None:
     def codes(sampling: StageSampling) -> torch.Tensor:
         request = a_request(audiolm.chain, torch.zeros(1, 4, 0, dtype=torch.long), [Track.empty()], 25)
         return torch.cat(list(audiolm.chain.codes(replace(request, sampling=sampling))), -1)
 
+    if stage == "coarse":
+        guided = codes(StageSampling.of(Sampling(prefix_guidance_scale=6.0)))
+        assert not torch.equal(guided, codes(StageSampling()))
     plain, hotter = codes(StageSampling()), codes(StageSampling.of(**{stage: 4.0}))
     assert not torch.equal(plain[:, 2:], hotter[:, 2:])
     assert torch.equal(plain[:, :2], hotter[:, :2]) == (stage == "fine")

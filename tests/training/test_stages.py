@@ -269,3 +269,29 @@ def test_plain_codes_need_a_codec_and_stand_on_nothing(folder: Path, tmp_path: P
         make_trainer(tmp_path, 1).fit(make_task(folder, "fine", lm=replace(lm, prefix=Prefix(2, 16))), data)
     make_trainer(tmp_path, 1).fit(make_task(folder, "fine", lm=lm, export=str(tmp_path / "model")), data)
     assert "stage" not in checkpoint.read_kind(tmp_path / "model", "AudioGen")
+
+
+def test_prefix_dropout_is_drawn_for_each_item(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[list[bool]] = []
+    loss = StreamLM.loss
+
+    def watch(lm: StreamLM, *given: Tensor) -> Tensor:
+        codes = given[3] != lm.config.prefix.codebook_size
+        seen.append(codes.any(dim=(1, 2)).tolist())
+        return loss(lm, *given)
+
+    monkeypatch.setattr(StreamLM, "loss", watch)
+    for share, fewest, most in ((0.5, 6, 18), (0.0, 24, 24), (1.0, 0, 0)):
+        seen.clear()
+        make_trainer(tmp_path / str(share), 6).fit(
+            make_task(folder, "acoustic", prefix_dropout=share), make_data(folder, "acoustic")
+        )
+        assert fewest <= sum(map(sum, seen)) <= most and len(seen) == 6
+        assert share != 0.5 or any(0 < sum(row) < 4 for row in seen)
+
+
+def test_what_stands_on_nothing_cannot_do_without_it(folder: Path) -> None:
+    with pytest.raises(ValueError, match="prefix_dropout is 0.1, but lm has no prefix to leave out: set it to 0"):
+        make_task(folder, "semantic", prefix_dropout=0.1)
+    with pytest.raises(ValueError, match="prefix_dropout is 1.5, wanted a share from 0 to 1"):
+        make_task(folder, "acoustic", prefix_dropout=1.5)
