@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
+from audiolm_kit.attention import attend
 from audiolm_kit.kv_cache import KVCache, Memory
 from audiolm_kit.positions import rotate
 from audiolm_kit.stepping import Attending, Function, Parts
@@ -78,7 +79,7 @@ class View(NamedTuple):
 
     angles: Tensor | None  # broadcasts to [B, H, S, E / 2], rotary positions
     mask: Tensor | None  # broadcasts to [B, H, S, P + S], True where a step may look; or what relative positions add
-    causal: bool  # the mask is the plain causal one, and not spelled out
+    past: bool  # no step looks at later ones, which stands in the mask or is all that it would say
     memory: Memory | None
 
 
@@ -138,7 +139,7 @@ class SelfAttention(nn.Module):
             query, key = rotate(query, view.angles), rotate(key, view.angles)
         if cache is not None:
             key, value = cache.extend(self.index, key, value)
-        mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=view.mask, is_causal=view.causal)
+        mixed = attend(query, key, value, view.mask, view.past)
         out: Tensor = self.output(rearrange(mixed, "b h s e -> b s (h e)"))
         return out
 
@@ -157,7 +158,7 @@ class CrossAttention(nn.Module):
         """``[B, S, D] -> [B, S, D]``."""
         query = rearrange(self.query(x), "b s (h e) -> b h s e", h=self.heads)
         key, value = self.read(memory.states) if cache is None else cache.attended[self.index]
-        mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=memory.mask)
+        mixed = attend(query, key, value, memory.mask, past=False)
         out: Tensor = self.output(rearrange(mixed, "b h s e -> b s (h e)"))
         return out
 

@@ -162,16 +162,16 @@ class Transformer(nn.Module):
     def _weighed(
         self, steps: Tensor, start: int, mask: Tensor | None, lead: Tensor | None
     ) -> tuple[Tensor | None, bool]:
-        """What is said to attention about its scores: the mask of a ``View`` (or None), and whether it is causal."""
-        seen, causal = self._visible(steps, start, mask, lead)
+        """What is said to attention about its scores: the mask of a ``View`` (or None), and whether all look back."""
+        seen, past = self._visible(steps, start, mask, lead)
         if self.config.positions == "relative":
-            return self._relative(start, len(steps), seen), False
-        return seen, causal
+            return self._relative(start, len(steps), seen), past
+        return seen, past
 
     def _visible(
         self, steps: Tensor, start: int, mask: Tensor | None, lead: Tensor | None
     ) -> tuple[Tensor | None, bool]:
-        """Where each step may look: a mask (or None), and whether it is the plain causal one instead."""
+        """Where each step may look: a mask, or None for everywhere; and whether no step looks at those behind it."""
         if not self.config.causal:
             inside = None if lead is None else steps >= lead[:, None]
             known = [each for each in (mask, inside) if each is not None]
@@ -186,7 +186,7 @@ class Transformer(nn.Module):
             return seen, False
         first = lead[:, None, None, None]
         # Padding looks at padding: a softmax needs something.
-        return seen & ((known_steps >= first) | (steps[:, None] < first)), False
+        return seen & ((known_steps >= first) | (steps[:, None] < first)), start == 0
 
     def _relative(self, start: int, num_steps: int, seen: Tensor | None) -> Tensor:
         """What relative positions add to scores, ``[1 or B, H, S, P + S]``; minus infinity where nothing is seen."""

@@ -18,6 +18,7 @@ HOUSE: House = {path.relative_to(ROOT).as_posix(): path.read_text(encoding="utf-
 GROUND = (
     *(
         "arguments",
+        "attention",
         "audio",
         "captions",
         "checkpoint",

@@ -234,7 +234,7 @@ def test_no_padding_is_bit_for_bit_as_nothing_said_and_needs_no_mask(positions: 
     if positions == "relative":
         assert all(len(view.mask) == 1 for view in views)  # one for all rows
     else:
-        assert [(view.mask, view.causal) for view in views] == [(None, True)] * 3 + [(None, False)]
+        assert [(view.mask, view.past) for view in views] == [(None, True)] * 3 + [(None, False)]
 
 
 def test_dropout_is_for_training_alone() -> None:

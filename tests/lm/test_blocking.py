@@ -8,13 +8,17 @@ import torch
 from audiolm_kit.checkpoint import fingerprint
 from audiolm_kit.conditioning import Context
 from audiolm_kit.lm import lora
-from audiolm_kit.lm.blocking import BlockedLinear, block
+from audiolm_kit.lm.blocking import BlockedLinear, block, has_blocks
 from audiolm_kit.lm.generate import generate
 from audiolm_kit.lm.model import LMConfig, StreamLM
 from audiolm_kit.lm.sampling import Sampling
 from audiolm_kit.transformer import TransformerConfig
 
 K, V, D = 3, 11, 32
+NARROW = pytest.mark.skipif(
+    not has_blocks(torch.ones(2, 2, dtype=torch.bfloat16)), reason="this processor has no bf16 products of its own"
+)
+DTYPES = [torch.float32, pytest.param(torch.bfloat16, marks=NARROW)]
 
 
 def tiny_lm() -> StreamLM:
@@ -32,17 +36,21 @@ def context() -> Context:
 
 
 @torch.no_grad()
+@pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("rows", [1, 2, 3, 17])
-def test_products_are_those_of_the_matrix(rows: int) -> None:
-    linear = torch.nn.Linear(70, 50, bias=False)
-    blocked, x = BlockedLinear(linear), torch.randn(rows, 5, 70)
+def test_products_are_those_of_the_matrix(rows: int, dtype: torch.dtype) -> None:
+    linear = torch.nn.Linear(70, 50, bias=False, dtype=dtype)
+    blocked, x = BlockedLinear(linear), torch.randn(rows, 5, 70, dtype=dtype)
     torch.testing.assert_close(blocked(x), linear(x))
     torch.testing.assert_close(blocked(x[:, 0]), linear(x[:, 0]))
     assert torch.equal(blocked.weight, linear.weight)
+    other = torch.bfloat16 if dtype == torch.float32 else torch.float32
+    torch.testing.assert_close(blocked.to(other)(x.to(other)), linear.to(other)(x.to(other)))
 
 
-def test_a_model_keeps_its_weights_and_its_fingerprint() -> None:
-    lm = tiny_lm()
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_a_model_keeps_its_weights_and_its_fingerprint(dtype: torch.dtype) -> None:
+    lm = tiny_lm().to(dtype)
     before, mark = {name: each.clone() for name, each in lm.state_dict().items()}, fingerprint(lm)
     after = block(lm).state_dict()
     assert isinstance(lm.heads, BlockedLinear) and isinstance(lm.transformer.layers[0].feed_forward.up, BlockedLinear)
@@ -64,7 +72,7 @@ def test_a_model_that_moves_to_another_dtype_goes_on() -> None:
         torch.testing.assert_close(lm(codes), plain(codes))
 
 
-def test_what_is_no_float32_is_left_and_adapters_are_refused() -> None:
+def test_what_has_no_blocks_is_left_and_adapters_are_refused() -> None:
     assert isinstance(block(tiny_lm().double()).heads, torch.nn.Linear)
     adapted = lora.add(tiny_lm(), lora.LoRAConfig(rank=2))
     with pytest.raises(ValueError, match="merge them first"):
