@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 from pages import ROOT, page
 
 from audiolm_kit import audio, cli
@@ -48,3 +49,11 @@ def test_the_way_leads_from_recordings_to_a_score() -> None:
         *("manifest", "kmeans", "fit", "tokenize", "assemble"),
         *("continue", "generate", "score"),
     ]
+
+
+def test_the_masked_model_has_as_many_frames_as_its_targets() -> None:
+    [targets] = [words for words in PAGE.kit() if words[0] == "kmeans" and "build/mine/targets" in words]
+    recipe = yaml.safe_load((ROOT / "recipes/audiolm_digits/masked.yaml").read_text(encoding="utf-8"))
+    masked = recipe["model"]["init_args"]["masked"]
+    rates = [float(targets[targets.index(f"--{name}") + 1]) for name in ("sample_rate", "frame_rate")]
+    assert rates == [masked["sample_rate"], masked["sample_rate"] / masked["hop"]]
