@@ -241,6 +241,8 @@ def figure(found: re.Match[str], content: Entry) -> float:
     else:
         part = " ".join((found["row"] or "").split())  # of a name that went over the end of a line
         rows = [row for row in content["table"] if part and part in row["what"]]
+        whole = [row for row in rows if f": {row['what']}".endswith(f": {part}")]  # a name that others begin with
+        rows = whole if len(whole) == 1 else rows
         if len(rows) != 1:
             raise ValueError(f"{found['comment']} names {len(rows)} rows: give a part of the name of one alone")
         value = rows[0].get("rule", {}).get("reached") if found["key"] else rows[0]["value"]

@@ -169,6 +169,14 @@ def test_a_figure_is_read_anew_and_keeps_its_decimals(recipe: Path, front: Path)
     assert front.read_text() == "0.91<!-- a/main: digit -->, 91 %<!-- a/main: digit -->, 4,321.5<!-- a/main: steps -->"
 
 
+def test_a_name_that_others_begin_with_is_told_by_its_end(recipe: Path, front: Path) -> None:
+    rows = [{"what": f"heard{more}", "value": value} for more, value in (("", 3.0), (" less others", 1.0))]
+    written(recipe, about={}, table=rows)
+    front.write_text("0.0<!-- a/main: heard --> 0.0<!-- a/main: heard less -->")
+    results.main([])
+    assert front.read_text() == "3.0<!-- a/main: heard --> 1.0<!-- a/main: heard less -->"
+
+
 def test_a_dash_between_figures_is_no_sign(front: Path) -> None:
     front.write_text("from 3-5<!-- a/main: steps of -->")
     results.main([])
