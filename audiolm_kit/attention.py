@@ -55,6 +55,7 @@ class _Attention(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, past: bool) -> Tensor:
+        """As ``attend``, of bfloat16 and of a mask that is added."""
         query, key, value = query * query.shape[-1] ** -0.5, key.contiguous(), value.contiguous()
         weights, mixed = [], []
         with torch.autocast("cpu", enabled=False):
@@ -75,9 +76,10 @@ class _Attention(torch.autograd.Function):
     @staticmethod
     @once_differentiable  # type: ignore[untyped-decorator]
     def backward(ctx: Any, slope: Tensor) -> tuple[Tensor | None, ...]:
+        """From the slope by what came out to those by query, key, value and mask."""
         query, key, value, *weights = ctx.saved_tensors
         slope = slope.contiguous()
-        blocks = list(_blocks(query, key, ctx.past))
+        blocks = _blocks(query, key, ctx.past)
         of_query, of_key, of_value = [], torch.zeros_like(key), torch.zeros_like(value)
         of_mask = torch.zeros(ctx.mask[0]) if ctx.needs_input_grad[3] else None
         with torch.autocast("cpu", enabled=False):

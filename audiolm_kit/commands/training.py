@@ -63,9 +63,8 @@ def fit(*given: str) -> None:
 
         def after_instantiate_classes(self) -> None:
             """Find what the run goes on from, or set it aside."""
-            root = Path(self.trainer.default_root_dir)
-            ready, folder = self.config_init["fit"], root / "checkpoints"
-            hold(root, held)
+            ready, folder = self.config_init["fit"], Path(self.trainer.default_root_dir) / "checkpoints"
+            hold(folder.parent, held)
             keep_checkpoints(self.trainer, folder)
             if ready.pop("fresh"):
                 set_aside(folder)
@@ -77,9 +76,8 @@ def fit(*given: str) -> None:
     logger.addFilter(lambda said: ADVERTISEMENT not in str(said.msg))
     set_parsing_settings(docstring_parse_attribute_docstrings=True)
     strict = {"exit_on_error": False}
-    about = fit.__doc__
     usage = "audiolm-kit fit -c RECIPE.yaml [-c CHANGES.yaml ...] [--KEY VALUE ...] [--fresh]"
-    said = {"usage": usage, "description": about, **strict}
+    said = {"usage": usage, "description": fit.__doc__, **strict}
     try:
         with held:
             Fit(

@@ -129,6 +129,8 @@ def test_two_runs_do_not_share_a_folder(recipe: Path, capsys: pytest.CaptureFixt
 def test_processes_of_one_run_share_its_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with ExitStack() as first, ExitStack() as second:
         hold(tmp_path, first)
+        with pytest.raises(ValueError, match="another audiolm-kit fit is at work there"):
+            hold(tmp_path, second)
         monkeypatch.setenv("LOCAL_RANK", "1")
         hold(tmp_path, second)
 
