@@ -19,7 +19,8 @@ part of its name that no other row has, and keeps its number of decimals:
 A file of results is {"about": {"command", "commit", "date", "hardware", "hours", "seconds", "killed"}, "table":
 [{"what", "value", "percent", "interval", "count", "rule": {"wanted", "reached", "passed"}}]}; all but "what" and
 "value" may be left out. What is reached of "at least 2 times ..." is shown as a factor, of others a share, in per cent,
-or the row's own value where that is none.
+or the row's own value where that is none. A figure whose file is not there yet, or whose row has no value in it (a run
+that was cut short), stays as it is, and a line says so; with --check it is an error.
 """
 
 from __future__ import annotations
@@ -63,6 +64,12 @@ class Rebuilt(NamedTuple):
     text: str
     differing: list[str]
     """A line for each file that the page does not agree with; none where it is as it should be."""
+    staying: list[str]
+    """A line for each figure that stays as it is, since it has not been measured."""
+
+
+class Unmeasured(ValueError):
+    """What a figure comes of is not there yet."""
 
 
 # --- results as tables ------------------------------------------------------------------------------------------------
@@ -218,14 +225,19 @@ def check_marks(text: str, folder: Path) -> None:
 # --- single figures ---------------------------------------------------------------------------------------------------
 
 
-def fill_figures(text: str, differing: list[str]) -> str:
-    """A page with its single figures read anew; what differed is added to ``differing``."""
+def fill_figures(text: str, differing: list[str], staying: list[str]) -> str:
+    """A page with its single figures read anew; what differed is added to ``differing``, what is not measured to
+    ``staying``."""
 
     def fill(found: re.Match[str]) -> str:
         if found["figure"] is None:
             raise ValueError(f"no figure stands right before {found['comment']}")
         file = ROOT / "recipes" / found["recipe"] / "results" / f"{found['file']}.json"
-        value, decimals = figure(found, read(file)), len(found["decimals"] or "")
+        try:
+            value, decimals = measured(found, file), len(found["decimals"] or "")
+        except Unmeasured as reason:
+            staying.append(f"keeps {found['figure']}: {reason}")
+            return found[0]
         made = f"{100 * value:,.{decimals}f} %" if found["percent"] else f"{value:,.{decimals}f}"
         if made != found["figure"]:
             differing.append(f"has {found['figure']} where {told(file)} says {made}: {found['comment']}")
@@ -234,8 +246,11 @@ def fill_figures(text: str, differing: list[str]) -> str:
     return FIGURE.sub(fill, text)
 
 
-def figure(found: re.Match[str], content: Entry) -> float:
+def measured(found: re.Match[str], file: Path) -> float:
     """The value that a comment names in a file of results."""
+    if not file.is_file():
+        raise Unmeasured(f"{found['comment']} names what is not measured, there is no {told(file)}")
+    content = read(file)
     if found["key"] == "hours":
         value = content.get("about", {}).get("hours")
     else:
@@ -247,7 +262,7 @@ def figure(found: re.Match[str], content: Entry) -> float:
             raise ValueError(f"{found['comment']} names {len(rows)} rows: give a part of the name of one alone")
         value = rows[0].get("rule", {}).get("reached") if found["key"] else rows[0]["value"]
     if value is None:
-        raise ValueError(f"{found['comment']} names what has no value")
+        raise Unmeasured(f"{found['comment']} names what has no value in {told(file)}")
     return float(value)
 
 
@@ -271,15 +286,17 @@ def rebuild(page: Path) -> Rebuilt:
         ValueError: a mark without its other, a comment that names no row, a file that is none of results, or a page
             that shows none.
     """
-    text, folder, differing = page.read_text(encoding="utf-8"), page.resolve().parent, list[str]()
+    text, folder = page.read_text(encoding="utf-8"), page.resolve().parent
+    differing, staying = list[str](), list[str]()
     try:
         check_marks(text, folder)
         if not shows(text):
             raise ValueError("want one line <!-- results --> and below it one line <!-- /results -->")
-        made = fill_figures(fill_tables(text, folder, differing), differing)
+        made = fill_figures(fill_tables(text, folder, differing), differing, staying)
     except (ValueError, OSError) as error:
         raise ValueError(f"{told(page)}: {error}") from error
-    return Rebuilt(page, made, [f"{told(page)} {line}" for line in differing])
+    lines = ([f"{told(page)} {line}" for line in found] for found in (differing, staying))
+    return Rebuilt(page, made, *lines)
 
 
 def write(rebuilt: Rebuilt) -> None:
@@ -305,6 +322,9 @@ def main(arguments: list[str] | None = None) -> None:
     try:
         made = [rebuild(page) for page in given.pages or all_pages()]  # all before the first is written
         changed = [each for each in made if each.differing]
+        staying = [line for each in made for line in each.staying]
+        if given.check and staying:
+            raise ValueError(staying[0])
         if not given.check:
             for each in changed:
                 write(each)
@@ -312,6 +332,8 @@ def main(arguments: list[str] | None = None) -> None:
         parser.exit(2, f"{parser.prog}: {error}\n")
     for line in (line for each in changed for line in each.differing):
         print(line if given.check else f"{line}: written anew")
+    for line in staying:
+        print(line)
     if given.check and changed:
         parser.exit(1, f"{parser.prog}: python tools/results.py writes them anew\n")
 
