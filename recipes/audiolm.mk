@@ -11,7 +11,7 @@ TOKENS_OPTIONS ?= --variants 2
 OTHER_VOICES ?=
 # Of all stages, and of the baseline.
 LM_OPTIONS ?=
-# Whose frames become semantic codes: those of a layer of the masked model, or mel or mfcc, then with FRAME_OPTIONS.
+# Whose frames become semantic codes: those of a layer of the masked model, or mel, mfcc or chroma, then with FRAME_OPTIONS.
 FEATURES ?= masked
 FRAME_OPTIONS ?=
 SEEDS ?= 0 1 2

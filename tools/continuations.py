@@ -15,7 +15,7 @@ from pathlib import Path
 
 from sound_arms import Arm, Item, Wordless, write_arm, write_recordings
 
-from audiolm_kit import AudioGen, AudioLM, NeuralCodec, Sampling, StageSampling, checkpoint
+from audiolm_kit import AudioGen, AudioLM, NeuralCodec, StageSampling, checkpoint
 from audiolm_kit.data.manifest import Row, read_manifest
 
 
@@ -34,6 +34,8 @@ class Experiment:
     """Prompts at most, unless the command line says otherwise."""
     windows: Callable[[Row], list[Row]]
     """Of a recording, those that are ``seconds`` long and labelled with their group."""
+    sampling: StageSampling = StageSampling()
+    """Of AudioLM's stages; acoustic codes alone are drawn as those of its acoustic stage are."""
 
     def asked(self, rows: list[Row], count: int) -> list[Row]:
         """The windows of all recordings, groups in turn."""
@@ -51,11 +53,11 @@ class Experiment:
 def write_continuations(experiment: Experiment, out: Path, rows: list[Row], seeds: list[int]) -> None:
     """The same prompts continued by each model."""
     items = [Item(f"{Path(row.path).name} from {row.start:g} s", (row.label or "",), row) for row in rows]
-    alone = Sampling(temperature=StageSampling().acoustic.temperature, guidance_scale=1.0)
+    sampling = experiment.sampling
     for seed in seeds:
         audiolm, only = AudioLM.load(out / f"audiolm-{seed}"), AudioGen.load(out / "lm" / f"only-{seed}")
-        for name, model, sampling in (("audiolm", audiolm, StageSampling()), ("only", only, alone)):
-            arm = Arm(f"{name}-{seed}", sampling, experiment.seconds, 1000 * seed, experiment.prompt)
+        for name, model, drawn in (("audiolm", audiolm, sampling), ("only", only, sampling.acoustic)):
+            arm = Arm(f"{name}-{seed}", drawn, experiment.seconds, 1000 * seed, experiment.prompt)
             write_arm(Wordless(model), arm, items, out / "sounds" / experiment.name)
 
 

@@ -191,16 +191,18 @@ def command_line() -> argparse.ArgumentParser:
     """What may be said."""
     parser = argparse.ArgumentParser(description="Pick the layer whose semantic codes tell words apart best.")
     parser.add_argument("manifest", type=Path, help="rows to fit on, and others with a label and a speaker")
-    parser.add_argument("--features", required=True, help="mel, mfcc, or a model: a folder, or a name on the hub")
-    parser.add_argument("--layers", type=int, nargs="+", help="of a model; mel and mfcc have none")
+    parser.add_argument(
+        "--features", required=True, help="mel, mfcc, chroma, or a model: a folder, or a name on the hub"
+    )
+    parser.add_argument("--layers", type=int, nargs="+", help="of a model; mel, mfcc and chroma have none")
     parser.add_argument("--codebook_size", type=int, default=100, help="centroids; default: %(default)s")
     parser.add_argument("--category", choices=("label", "transcript"), default="label", help="what is told apart")
     parser.add_argument("--split", default="valid", help="of the rows that are compared; default: %(default)s")
     parser.add_argument("--by", choices=tuple(KINDS), default="codes", help="picks the best; default: %(default)s")
     parser.add_argument("--per_cell", type=int, default=10, help="recordings of one category by one speaker, at most")
     parser.add_argument("--fit_rows", type=int, default=2000, help="training rows for k-means, at most")
-    parser.add_argument("--sample_rate", type=int, help="of mel and mfcc; models have their own")
-    parser.add_argument("--frame_rate", type=float, help="frames a second of mel and mfcc, 50 unless said")
+    parser.add_argument("--sample_rate", type=int, help="of mel, mfcc and chroma; models have their own")
+    parser.add_argument("--frame_rate", type=float, help="frames a second of mel, mfcc and chroma, 50 unless said")
     parser.add_argument("--dynamic_range_db", type=float, default=0.0, help="of mel and mfcc; 0 is all")
     parser.add_argument("--standardised", action="store_true", help="mel or mfcc, each sound by itself")
     parser.add_argument(

@@ -149,7 +149,7 @@ def refuse_fetched(model: Model) -> None:
         name = model.semantic.config.features.model
         raise ValueError(
             f"the semantic codes are those of {name}, which has to be fetched: publish a model with "
-            "features of its own (mel, mfcc, masked)"
+            "features of its own (mel, mfcc, chroma, masked)"
         )
 
 

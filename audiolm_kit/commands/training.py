@@ -185,11 +185,12 @@ def kmeans(
     Args:
         manifest: The manifest of the recordings (JSON lines).
         output: The checkpoint folder of the tokenizer.
-        features: What a frame is: mfcc, mel, the folder of a masked model, or a model of transformers (folder or hub).
+        features: What a frame is: mfcc, mel, chroma (pitch classes, for music), the folder of a masked model, or a model
+            of transformers (folder or hub).
         layer: Which layer of a model; tools/pick_layer.py finds the best.
         codebook_size: How many different codes.
-        sample_rate: Of mfcc and mel, 16000 unless said; a model has its own.
-        frame_rate: Frames a second of mfcc and mel, 50 unless said; a model has its own.
+        sample_rate: Of mfcc, mel and chroma, 16000 unless said; a model has its own.
+        frame_rate: Frames a second of mfcc, mel and chroma, 50 unless said; a model has its own.
         split: Only recordings of this split (or of none); '' takes all.
         max_frames: As many frames at most, drawn evenly, go into the k-means.
         seed: The same seed finds the same codes.

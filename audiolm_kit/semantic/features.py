@@ -1,4 +1,4 @@
-"""Sound to frames of numbers that k-means can sort: log-mel, cepstra, our masked model, or a model of transformers.
+"""Sound to frames of numbers that k-means can sort: of its spectrum, of our masked model, or of one of transformers.
 
 Shapes: B batch, L samples, T frames, D dimensions.
 """
@@ -16,25 +16,35 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from audiolm_kit.semantic.masked import MaskedConfig, MaskedModel
-from audiolm_kit.semantic.spectrum import COEFFICIENTS, LogMel, at_peak, cepstra, compressed, side_by_side, standardised
+from audiolm_kit.semantic.spectrum import (
+    COEFFICIENTS,
+    PITCH_CLASSES,
+    Chroma,
+    LogMel,
+    at_peak,
+    cepstra,
+    compressed,
+    side_by_side,
+    standardised,
+)
 
 
 @dataclass(frozen=True)
 class FeatureConfig:
     """What a frame is made of."""
 
-    kind: Literal["mel", "mfcc", "masked", "ssl"] = "mfcc"
-    """Log-mel bands; cepstra with deltas, HuBERT's first features; our own masked model; a self-supervised model of
-    transformers (HuBERT, WavLM, wav2vec 2, w2v-BERT 2.0)."""
+    kind: Literal["mel", "mfcc", "chroma", "masked", "ssl"] = "mfcc"
+    """Log-mel bands; cepstra with deltas, HuBERT's first features; pitch classes, for music; our own masked model; a
+    self-supervised model of transformers (HuBERT, WavLM, wav2vec 2, w2v-BERT 2.0)."""
     sample_rate: int = 16000
     """For masked and ssl that of the model, as is hop."""
     hop: int = 320
     """Samples of one frame."""
     num_mels: int = 40
-    """Of mel, and of what the cepstra are made from; as is peak."""
+    """Of mel, and of what the cepstra are made from."""
     peak: float = 0.9
-    """Every sound is scaled to this peak first, so that codes carry no level (0: left as it is). The models do this by
-    themselves, each in its own way."""
+    """Of mel, mfcc and chroma: every sound is scaled to this peak first, so that codes carry no level (0: left as it
+    is). The models do this by themselves, each in its own way."""
     dynamic_range_db: float = 0.0
     """Of mel and mfcc: no band counts as more than this much softer than the loudest of the sound, so that noise behind
     it does not tell recordings apart (0: as soft as it is)."""
@@ -53,8 +63,8 @@ class FeatureConfig:
     """Of those weights; empty takes what is there."""
 
     def __post_init__(self) -> None:
-        if self.kind not in ("mel", "mfcc", "masked", "ssl"):
-            raise ValueError(f"features are of kind {self.kind!r}: give one of mel, mfcc, masked, ssl")
+        if self.kind not in ("mel", "mfcc", "chroma", "masked", "ssl"):
+            raise ValueError(f"features are of kind {self.kind!r}: give one of mel, mfcc, chroma, masked, ssl")
         for name in ("sample_rate", "hop", "num_mels"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} of the features is {getattr(self, name)}: give a positive number")
@@ -66,7 +76,7 @@ class FeatureConfig:
             raise ValueError(f"dynamic_range_db is {self.dynamic_range_db}: give 0 (all) or decibels above it")
         if self.context < 0:
             raise ValueError(f"context of the features is {self.context}: give 0 (none) or more frames")
-        if self.kind in ("masked", "ssl") and (self.standardised or self.context or self.dynamic_range_db):
+        if self.kind not in ("mel", "mfcc") and (self.standardised or self.context or self.dynamic_range_db):
             raise ValueError(f"frames of {self.kind} features stay as they are: leave standardised and such out")
         if self.kind == "masked":
             self._check_masked()
@@ -103,6 +113,8 @@ class FrameFeatures(nn.Module):
             model = FrozenSSL(config.model, config.layer) if ssl is None else ssl
             config = _agreed(config, model)
             self._ssl = (model,)
+        elif config.kind == "chroma":
+            self.chroma = Chroma(config.sample_rate, config.hop)
         else:
             self.mel = LogMel(config.sample_rate, config.hop, config.num_mels)
         self.config = config
@@ -143,6 +155,8 @@ class FrameFeatures(nn.Module):
             return self.config.masked.dim
         if self._ssl is not None:
             return self._ssl[0].dim
+        if self.config.kind == "chroma":
+            return PITCH_CLASSES + 1
         context = self.config.context
         if self.config.kind == "mel":
             return (2 * context + 1) * self.config.num_mels
@@ -167,7 +181,11 @@ class FrameFeatures(nn.Module):
                 return self._ssl[0](audio)
             if self.config.kind == "masked":
                 return self.masked.hidden(audio, self.config.layer)
-            return self._of_spectrum(self.mel(at_peak(audio, self.config.peak)))
+            levelled = at_peak(audio, self.config.peak)
+            if self.config.kind == "chroma":
+                made: Tensor = self.chroma(levelled)
+                return made
+            return self._of_spectrum(self.mel(levelled))
 
     def _of_spectrum(self, log_mel: Tensor) -> Tensor:
         """``[B, T, M] -> [B, T, D]``."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -36,17 +37,17 @@ def features_from(
     """The features of a name.
 
     Args:
-        name: mel, mfcc, the folder of a ``MaskedModel``, or a folder or hub name of a model of transformers.
+        name: mel, mfcc, chroma, the folder of a ``MaskedModel``, or a folder or hub name of a model of transformers.
         layer: Of a model, where it must be said: which is best, ABX tells.
-        sample_rate: Of mel and mfcc, 16000 where None; models have their own, and another is refused.
+        sample_rate: Of mel, mfcc and chroma, 16000 where None; models have their own, and another is refused.
         frame_rate: Frames a second, likewise, 50 where None.
-        spectrum: Of mel and mfcc; frames of a model stay as they are, and any other than the default is refused.
+        spectrum: Of mel and mfcc; other frames stay as they are, and any other than the default is refused.
 
     Raises:
         FileNotFoundError: No model stands under this name.
         ValueError: A layer where there is none, none where there are some, or rates that cannot be.
     """
-    if name in ("mel", "mfcc"):
+    if name in ("mel", "mfcc", "chroma"):
         if layer is not None:
             raise ValueError(f"layer is {layer}, but {name} has no layers: leave it out")
         rates = SAMPLE_RATE if sample_rate is None else sample_rate, FRAME_RATE if frame_rate is None else frame_rate
@@ -74,13 +75,11 @@ def _check_rates(name: str, config: FeatureConfig, sample_rate: int | None, fram
             raise ValueError(f"{what} is {given}, but {name} has {own:g}: give that, or leave it out")
 
 
-def _plain(kind: str, sample_rate: int, frame_rate: float) -> FeatureConfig:
+def _plain(kind: Any, sample_rate: int, frame_rate: float) -> FeatureConfig:
     hop = sample_rate / frame_rate if frame_rate > 0 else 0.0
     if hop < 1 or hop != round(hop):
         raise ValueError(f"frame_rate {frame_rate:g} does not divide sample_rate {sample_rate}: change one of them")
-    if kind == "mel":
-        return FeatureConfig("mel", sample_rate, round(hop))
-    return FeatureConfig("mfcc", sample_rate, round(hop))
+    return FeatureConfig(kind, sample_rate, round(hop))
 
 
 def _is_ours(name: str) -> bool:

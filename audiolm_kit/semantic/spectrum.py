@@ -1,4 +1,4 @@
-"""Log-mel frames and cepstra, one for every begun hop.
+"""Log-mel frames, cepstra and pitch classes, one for every begun hop.
 
 Shapes: B batch, L samples, T frames, M mel bands, C coefficients, F frequency bins.
 """
@@ -18,6 +18,15 @@ COEFFICIENTS = 13
 """Of a cepstrum; with deltas and delta-deltas 39 numbers a frame, HuBERT's first features."""
 WINDOW_SECONDS = 0.025
 FLOOR = 1e-5
+PITCH_CLASSES = 12
+PITCHES = (21, 108)
+"""Those of a piano, as MIDI counts them: 27.5 Hz to 4.2 kHz."""
+PITCH_SECONDS = 0.25
+"""Of a window in which low notes a semitone apart are told from each other (from about 130 Hz on)."""
+COMPRESSION = 100.0
+"""log(1 + 100 x): what is 40 dB below full scale still counts a quarter as much as full scale itself."""
+QUIET = 1.0
+"""Length of a frame's pitch classes below which they are not scaled up: noise has no harmony."""
 HEARD = 5.0
 """Frames are heard whose mean log magnitude is no more than this (43 dB) under that of the loudest."""
 
@@ -52,14 +61,70 @@ class LogMel(nn.Module):
 
     def forward(self, audio: Tensor) -> Tensor:
         """``[B, L] -> [B, T, M]`` with T = ceil(L / hop); silence before and behind."""
-        frames = -(-audio.shape[1] // self.hop)
-        left = (self.fft_size - self.hop) // 2
-        length = (frames - 1) * self.hop + self.fft_size
-        padded = F.pad(audio, (left, length - left - audio.shape[1]))
-        spectrum = torch.stft(
-            padded, self.fft_size, self.hop, window=self.window, center=False, return_complex=True
-        )  # [B, F, T]
-        return (self.filters @ spectrum.abs()).clamp(min=FLOOR).log().transpose(1, 2)
+        spectrum = magnitudes(audio, self.hop, self.window)
+        return (self.filters @ spectrum).clamp(min=FLOOR).log().transpose(1, 2)
+
+
+class Chroma(nn.Module):
+    """How strongly each of the twelve pitch classes sounds, and how much sounds at all; C first, the level last.
+
+    Magnitudes of windows of at least 0.25 s around the middle of each hop go into the semitones of a piano, are
+    compressed as log(1 + 100 x), and are summed over octaves; each frame is then scaled to length 1, so that chords are
+    told by their notes whether they sound or fade (Mueller, Fundamentals of Music Processing, section 3.1). Semitones
+    above half the sample rate are left out. Nothing here is learned or saved.
+
+    Raises:
+        ValueError: no semitone lies below half the sample rate.
+    """
+
+    filters: Tensor
+    window: Tensor
+
+    def __init__(self, sample_rate: int, hop: int) -> None:
+        super().__init__()
+        self.hop = hop
+        self.fft_size = 2 ** math.ceil(math.log2(max(PITCH_SECONDS * sample_rate, hop)))
+        self.register_buffer("filters", semitones(sample_rate, self.fft_size), persistent=False)
+        self.register_buffer("window", torch.hann_window(self.fft_size), persistent=False)
+
+    def forward(self, audio: Tensor) -> Tensor:
+        """``[B, L] -> [B, T, 13]`` with T = ceil(L / hop); silence before and behind."""
+        spectrum = magnitudes(audio, self.hop, self.window) * (4 / self.fft_size)  # a full-scale sine is 1
+        notes = torch.log1p(COMPRESSION * (self.filters @ spectrum)).transpose(1, 2)  # [B, T, P]
+        before, behind = PITCHES[0] % PITCH_CLASSES, -(PITCHES[0] + notes.shape[2]) % PITCH_CLASSES
+        octaves = F.pad(notes, (before, behind)).unflatten(2, (-1, PITCH_CLASSES))
+        classes = octaves.sum(dim=2)
+        level = classes.norm(dim=2, keepdim=True)
+        return torch.cat([classes / level.clamp_min(QUIET), level], dim=2)
+
+
+def semitones(sample_rate: int, fft_size: int) -> Tensor:
+    """Weights of the bins of a spectrum in each semitone of PITCHES below half the sample rate, [P, F].
+
+    Triangles that reach to the next semitones, each of sum 1; where they are narrower than bins are apart, the two bins
+    next to the semitone share its weight.
+    """
+    lowest, highest = PITCHES
+    reach = 69 + 12 * math.log2(sample_rate / 2 / 440) - 1  # the last triangle ends there
+    if reach < lowest:
+        raise ValueError(f"sample_rate {sample_rate} has no pitches of a piano: give at least 60")
+    pitches = torch.arange(lowest, min(highest, math.floor(reach)) + 1, dtype=torch.float64)
+    bins = torch.arange(fft_size // 2 + 1, dtype=torch.float64)
+    places = 440 * 2 ** ((pitches[:, None] - 69) / 12) * fft_size / sample_rate  # in bins
+    wide = (1 - 12 * (bins.clamp(min=0.5) / places).log2().abs()).clamp(min=0)
+    narrow = (1 - (bins - places).abs()).clamp(min=0)
+    weights = torch.where(places * (2 ** (1 / 12) - 1) < 1, narrow, wide)
+    return (weights / weights.sum(dim=1, keepdim=True)).float()
+
+
+def magnitudes(audio: Tensor, hop: int, window: Tensor) -> Tensor:
+    """Spectra around the middle of each begun hop, ``[B, L] -> [B, F, T]``; silence before and behind."""
+    size = len(window)
+    frames = -(-audio.shape[1] // hop)
+    left = (size - hop) // 2
+    length = (frames - 1) * hop + size
+    padded = F.pad(audio, (left, length - left - audio.shape[1]))
+    return torch.stft(padded, size, hop, window=window, center=False, return_complex=True).abs()
 
 
 def at_peak(audio: Tensor, peak: float) -> Tensor:

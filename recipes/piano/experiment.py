@@ -13,6 +13,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tools"))
 
 from continuations import Experiment, main
 
+from audiolm_kit import StageSampling
 from audiolm_kit.data.manifest import Row
 
 SECONDS = 10.0
@@ -25,7 +26,9 @@ def side_by_side(row: Row) -> list[Row]:
     return [replace(row, start=start, duration=SECONDS, label=piece) for start in starts]
 
 
-CONTINUATIONS = Experiment("continuations", "pieces", prompt=4.0, seconds=SECONDS, count=45, windows=side_by_side)
+# As the models have it: at the lower temperatures of speech, little models of music stay on one chord.
+SAMPLING = StageSampling.of(semantic=1.0, acoustic=1.0)
+CONTINUATIONS = Experiment("continuations", "pieces", 4.0, SECONDS, 45, side_by_side, SAMPLING)
 
 if __name__ == "__main__":
     main(CONTINUATIONS)
