@@ -185,8 +185,8 @@ def kmeans(
     Args:
         manifest: The manifest of the recordings (JSON lines).
         output: The checkpoint folder of the tokenizer.
-        features: What a frame is: mfcc, mel, chroma (pitch classes, for music), the folder of a masked model, or a model
-            of transformers (folder or hub).
+        features: What a frame is: mfcc, mel, chroma (pitch classes, for music), the folder of a masked model, or a
+            model of transformers (folder or hub).
         layer: Which layer of a model; tools/pick_layer.py finds the best.
         codebook_size: How many different codes.
         sample_rate: Of mfcc, mel and chroma, 16000 unless said; a model has its own.

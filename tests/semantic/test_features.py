@@ -1,4 +1,4 @@
-"""FrameFeatures: one contract for four kinds, and models of transformers give what transformers gives."""
+"""FrameFeatures: one contract for all kinds, and models of transformers give what transformers gives."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def bert(make_ssl: Callable[..., Path]) -> Path:
     return make_ssl("Wav2Vec2Bert", feature_projection_input_dim=160, conv_depthwise_kernel_size=3)
 
 
-@pytest.fixture(params=["mel", "mfcc", "mel of a sound", "mfcc of a sound", "masked", "hubert", "w2v-bert"])
+@pytest.fixture(params=["mel", "mfcc", "mel of a sound", "mfcc of a sound", "chroma", "masked", "hubert", "w2v-bert"])
 def features(request: pytest.FixtureRequest) -> FrameFeatures:
     torch.manual_seed(0)
     if request.param == "masked":
@@ -277,9 +277,10 @@ def test_layers_and_rates_that_are_not_there_are_refused(hubert: Path) -> None:
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ({"kind": "mels"}, "of kind 'mels': give one of mel, mfcc, masked, ssl"),
+        ({"kind": "mels"}, "of kind 'mels': give one of mel, mfcc, chroma, masked, ssl"),
         ({"hop": 0}, "hop of the features is 0"),
         ({"num_mels": 12}, "num_mels is 12, 13 cepstral coefficients"),
+        ({"kind": "chroma", "standardised": True}, "frames of chroma features stay as they are"),
         ({"peak": -1.0}, "peak of the features is -1.0"),
         ({"kind": "ssl"}, "kind ssl need a model"),
         ({"kind": "masked", "hop": 160}, r"hop \(16000, 160\), their masked model \(16000, 320\)"),

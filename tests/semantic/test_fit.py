@@ -38,6 +38,8 @@ def test_names_and_numbers_that_cannot_be_are_refused(tmp_path: Path) -> None:
     checkpoint.save(MaskedModel(MASKED), folder)
     with pytest.raises(ValueError, match="layer is 3, but mfcc has no layers"):
         features_from("mfcc", 3)
+    with pytest.raises(ValueError, match="layer is 3, but chroma has no layers"):
+        features_from("chroma", 3)
     with pytest.raises(ValueError, match="masked has several layers: say which one"):
         features_from(folder)
     with pytest.raises(ValueError, match="sample_rate is 8000, but .* has 4000"):

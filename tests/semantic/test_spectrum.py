@@ -1,4 +1,4 @@
-"""Log-mel frames are where their hops are; cepstra and deltas are what their formulas say."""
+"""Log-mel frames are where their hops are; cepstra and deltas are what their formulas say; chords are their notes."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from audiolm_kit.semantic.spectrum import COEFFICIENTS, LogMel, at_peak, cepstra, deltas
+from audiolm_kit.semantic.spectrum import COEFFICIENTS, Chroma, LogMel, at_peak, cepstra, deltas, semitones
 
 
 def noise(*shape: int, seed: int = 0) -> Tensor:
@@ -67,3 +67,56 @@ def test_cepstra_are_an_orthonormal_cosine_transform() -> None:
     assert float(flat[0]) == pytest.approx(40**0.5) and float(flat[1:].abs().max()) < 1e-5
     torch.testing.assert_close(found[..., 13:26], deltas(found[..., :13]))
     torch.testing.assert_close(found[..., 26:], deltas(found[..., 13:26]))
+
+
+# --- pitch classes
+
+
+def chord(*pitches: int, sample_rate: int = 16000, level: float = 0.2) -> Tensor:
+    """A second of sines, [1, L], of pitches as MIDI counts them."""
+    clock = torch.arange(sample_rate) / sample_rate
+    return level * sum(torch.sin(2 * torch.pi * 440 * 2 ** ((pitch - 69) / 12) * clock) for pitch in pitches)[None]
+
+
+@pytest.mark.parametrize("pitch", [36, 45, 57, 69, 81, 93, 105, *range(60, 72)])
+def test_a_note_is_its_pitch_class_in_every_octave(pitch: int) -> None:
+    middle = Chroma(16000, 640)(chord(pitch))[0, 12, :12]
+    assert int(middle.argmax()) == pitch % 12
+    far = [(pitch + step) % 12 for step in range(2, 11)]
+    assert float(middle[far].max()) < 0.5 * float(middle.max())
+
+
+@pytest.mark.parametrize("pitches", [(60, 64, 67), (57, 60, 64), (48, 55, 63, 70), (55, 66, 74)])
+def test_a_chord_is_its_notes_however_they_are_spread(pitches: tuple[int, ...]) -> None:
+    middle = Chroma(16000, 640)(chord(*pitches))[0, 12, :12]
+    assert set(middle.topk(len(pitches)).indices.tolist()) == {pitch % 12 for pitch in pitches}
+
+
+def test_the_level_stands_apart_from_the_pitch_classes() -> None:
+    chroma = Chroma(16000, 640)
+    loud, soft = (chroma(chord(60, 64, 67, level=level))[0, 12] for level in (0.3, 0.1))
+    torch.testing.assert_close(loud[:12].norm(), torch.tensor(1.0))
+    assert float((loud[:12] - soft[:12]).norm()) < 0.15 and float(soft[12]) < 0.8 * float(loud[12])
+    silence = chroma(torch.zeros(1, 16000))
+    assert not silence.any()
+
+
+def test_noise_that_is_hardly_there_is_no_chord() -> None:
+    made = Chroma(16000, 640)(1e-4 * noise(1, 16000))[0]
+    assert float(made[:, :12].norm(dim=1).max()) < 0.5
+
+
+@pytest.mark.parametrize(("sample_rate", "fft_size"), [(16000, 4096), (8000, 2048), (44100, 16384), (200, 64)])
+def test_semitones_weigh_the_bins_around_their_pitch(sample_rate: int, fft_size: int) -> None:
+    weights = semitones(sample_rate, fft_size)
+    torch.testing.assert_close(weights.sum(1), torch.ones(len(weights)))
+    assert bool((weights >= 0).all()) and 1 <= len(weights) <= 88
+    bins = torch.arange(fft_size // 2 + 1) * sample_rate / fft_size
+    wanted = 440 * 2 ** ((torch.arange(21, 21 + len(weights)) - 69) / 12)
+    apart = (weights @ bins - wanted).abs()
+    assert bool((apart < 0.02 * wanted).all())
+
+
+def test_a_rate_below_all_pitches_is_refused() -> None:
+    with pytest.raises(ValueError, match="sample_rate 50 has no pitches of a piano: give at least 60"):
+        semitones(50, 64)

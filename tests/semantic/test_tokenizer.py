@@ -24,7 +24,7 @@ def sounds(batch: int, length: int, seed: int = 1) -> Tensor:
     return (noise.cumsum(-1) * 0.1).sin() * torch.linspace(0.1, 0.9, length)
 
 
-@pytest.fixture(params=["mel", "mfcc", "masked"])
+@pytest.fixture(params=["mel", "mfcc", "chroma", "masked"])
 def tokenizer(request: pytest.FixtureRequest) -> SemanticTokenizer:
     torch.manual_seed(0)
     if request.param == "masked":
