@@ -9,6 +9,8 @@ MASKED_OPTIONS ?=
 TOKENS_OPTIONS ?= --variants 2
 # Of the semantic codes that acoustic stages learn from: --other_voices N lends them the voices of others. Empty: those of the recordings.
 OTHER_VOICES ?=
+# The manifest whose held-out recordings the experiments begin with.
+PROMPTS ?= $(RECORDINGS)
 # Of all stages, and of the baseline.
 LM_OPTIONS ?=
 # Whose frames become semantic codes: those of a layer of the masked model, or mel, mfcc or chroma, then with FRAME_OPTIONS.
@@ -26,7 +28,7 @@ SOUNDS := $(OUT)/sounds
 seeds = $(foreach seed,$(SEEDS),$(OUT)/$(1)-$(seed).done)
 AUDIOLM := $(call seeds,audiolm)
 ONLY := $(call seeds,lm/only)
-EXPERIMENT = $(PYTHON) experiment.py $(1) --out $(OUT) --recordings $(RECORDINGS) --count $(COUNT) --seeds $(SEEDS)
+EXPERIMENT = $(PYTHON) experiment.py $(1) --out $(OUT) --recordings $(PROMPTS) --count $(COUNT) --seeds $(SEEDS)
 VOICES = "$(JUDGES_PYTHON)" $(ROOT)/tools/judge_arms.py --judges "$(JUDGES)" --judge voice
 COUNTED = "$(JUDGES_PYTHON)" results.py $(1) --judges "$(JUDGES)" --sounds $(SOUNDS) -o $@ --times $(OUT)/times \
   --command '$(call COMMAND,$(1))'

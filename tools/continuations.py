@@ -10,7 +10,7 @@ from __future__ import annotations
 import argparse
 import itertools
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from sound_arms import Arm, Item, Wordless, write_arm, write_recordings
@@ -35,7 +35,8 @@ class Experiment:
     windows: Callable[[Row], list[Row]]
     """Of a recording, those that are ``seconds`` long and labelled with their group."""
     sampling: StageSampling = StageSampling()
-    """Of AudioLM's stages; acoustic codes alone are drawn as those of its acoustic stage are."""
+    """Of AudioLM's stages; acoustic codes alone are drawn as those of its acoustic stage are, but that nothing leads
+    them."""
 
     def asked(self, rows: list[Row], count: int) -> list[Row]:
         """The windows of all recordings, groups in turn."""
@@ -54,9 +55,10 @@ def write_continuations(experiment: Experiment, out: Path, rows: list[Row], seed
     """The same prompts continued by each model."""
     items = [Item(f"{Path(row.path).name} from {row.start:g} s", (row.label or "",), row) for row in rows]
     sampling = experiment.sampling
+    alone = replace(sampling.acoustic, prefix_guidance_scale=1.0)
     for seed in seeds:
         audiolm, only = AudioLM.load(out / f"audiolm-{seed}"), AudioGen.load(out / "lm" / f"only-{seed}")
-        for name, model, drawn in (("audiolm", audiolm, sampling), ("only", only, sampling.acoustic)):
+        for name, model, drawn in (("audiolm", audiolm, sampling), ("only", only, alone)):
             arm = Arm(f"{name}-{seed}", drawn, experiment.seconds, 1000 * seed, experiment.prompt)
             write_arm(Wordless(model), arm, items, out / "sounds" / experiment.name)
 

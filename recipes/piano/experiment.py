@@ -1,6 +1,6 @@
 """Write the sounds of the experiment: what follows four seconds of pieces that no model has heard.
 
-python experiment.py continuations --out build/piano --recordings build/piano/recordings.jsonl
+python experiment.py continuations --out build/piano --recordings build/piano/whole.jsonl
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tools"))
 
 from continuations import Experiment, main
 
-from audiolm_kit import StageSampling
+from audiolm_kit import Sampling, StageSampling
 from audiolm_kit.data.manifest import Row
 
-SECONDS = 10.0
+SECONDS = 20.0
 
 
 def side_by_side(row: Row) -> list[Row]:
@@ -26,9 +26,10 @@ def side_by_side(row: Row) -> list[Row]:
     return [replace(row, start=start, duration=SECONDS, label=piece) for start in starts]
 
 
-# As the models have it: at the lower temperatures of speech, little models of music stay on one chord.
-SAMPLING = StageSampling.of(semantic=1.0, acoustic=1.0)
-CONTINUATIONS = Experiment("continuations", "pieces", 4.0, SECONDS, 45, side_by_side, SAMPLING)
+# As the models have it: at the lower temperatures of speech, little models of music stay on one chord. Acoustic codes are
+# led to what semantic ones say, by as much as in audiolm_digits.
+SAMPLING = StageSampling.of(Sampling(prefix_guidance_scale=2.0), semantic=1.0, acoustic=1.0)
+CONTINUATIONS = Experiment("continuations", "pieces", 4.0, SECONDS, 21, side_by_side, SAMPLING)
 
 if __name__ == "__main__":
     main(CONTINUATIONS)

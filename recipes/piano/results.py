@@ -21,7 +21,7 @@ from measured import Entry, row, score, score_of_models
 from music import STATISTICS, chroma, chroma_distance, rhythm, rhythm_distance
 from verdicts import count, differences, prompted, read_arms
 
-PROMPT, SECONDS = 4.0, 10.0
+PROMPT, SECONDS = 4.0, 20.0
 """Seconds that were given, and of the whole (experiment.py)."""
 WHAT = {"audiolm": "AudioLM", "only": "acoustic codes alone"}
 Distance = Callable[[np.ndarray, np.ndarray], float]

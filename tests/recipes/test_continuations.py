@@ -31,10 +31,10 @@ def test_prompts_are_of_speakers_in_turn_and_long_enough() -> None:
 
 
 def test_windows_lie_side_by_side_and_pieces_take_turns() -> None:
-    rows = [Row("/a.flac", 30.0, extra={"piece": "a"}), Row("/b.flac", 19.9), Row("/b.flac", 10.0, start=19.9)]
+    rows = [Row("/a.flac", 60.0, extra={"piece": "a"}), Row("/b.flac", 39.9), Row("/b.flac", 20.0, start=39.9)]
     found = [(row.label, row.start, row.duration) for row in PIANO.asked(rows, 4)]
-    assert found == [("a", 0, 10), ("b", 0, 10), ("a", 10, 10), ("b", 19.9, 10)]
-    with pytest.raises(ValueError, match="1 pieces have held-out recordings of 10 s: at least 2 are wanted"):
+    assert found == [("a", 0, 20), ("b", 0, 20), ("a", 20, 20), ("b", 39.9, 20)]
+    with pytest.raises(ValueError, match="1 pieces have held-out recordings of 20 s: at least 2 are wanted"):
         PIANO.asked(rows[:1], 4)
 
 

@@ -81,7 +81,7 @@ def write_arm(folder: Path, pitches: list[int]) -> None:
     """Sounds of one note a second, each on its own pitch; two pieces in turn."""
     folder.mkdir(parents=True)
     sounds = [
-        {"labels": ["ab"[number % 2]], "notes": [[second, second + 0.5 + 0.01 * number, pitch] for second in range(10)]}
+        {"labels": ["ab"[number % 2]], "notes": [[second, second + 0.5 + 0.01 * number, pitch] for second in range(20)]}
         for number, pitch in enumerate(pitches)
     ]
     (folder / "notes.json").write_text(json.dumps({"asked": {}, "sounds": sounds}))
