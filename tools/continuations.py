@@ -15,7 +15,7 @@ from pathlib import Path
 
 from sound_arms import Arm, Item, Wordless, write_arm, write_recordings
 
-from audiolm_kit import AudioGen, AudioLM, NeuralCodec, StageSampling, checkpoint
+from audiolm_kit import AudioGen, AudioLM, NeuralCodec, Sampling, StageSampling, checkpoint
 from audiolm_kit.data.manifest import Row, read_manifest
 
 
@@ -36,7 +36,7 @@ class Experiment:
     """Of a recording, those that are ``seconds`` long and labelled with their group."""
     sampling: StageSampling = StageSampling()
     """Of AudioLM's stages; acoustic codes alone are drawn as those of its acoustic stage are, but that nothing leads
-    them."""
+    them; where something leads these, the arm ``free`` is AudioLM without that."""
 
     def asked(self, rows: list[Row], count: int) -> list[Row]:
         """The windows of all recordings, groups in turn."""
@@ -56,10 +56,17 @@ def write_continuations(experiment: Experiment, out: Path, rows: list[Row], seed
     items = [Item(f"{Path(row.path).name} from {row.start:g} s", (row.label or "",), row) for row in rows]
     sampling = experiment.sampling
     alone = replace(sampling.acoustic, prefix_guidance_scale=1.0)
+    free = replace(sampling, acoustic=alone)  # not led either
     for seed in seeds:
         audiolm, only = AudioLM.load(out / f"audiolm-{seed}"), AudioGen.load(out / "lm" / f"only-{seed}")
-        for name, model, drawn in (("audiolm", audiolm, sampling), ("only", only, alone)):
-            arm = Arm(f"{name}-{seed}", drawn, experiment.seconds, 1000 * seed, experiment.prompt)
+        drawn: dict[str, tuple[AudioLM | AudioGen, StageSampling | Sampling]] = {
+            "audiolm": (audiolm, sampling),
+            "only": (only, alone),
+        }
+        if free != sampling:
+            drawn["free"] = (audiolm, free)
+        for name, (model, own) in drawn.items():
+            arm = Arm(f"{name}-{seed}", own, experiment.seconds, 1000 * seed, experiment.prompt)
             write_arm(Wordless(model), arm, items, out / "sounds" / experiment.name)
 
 

@@ -26,8 +26,8 @@ def side_by_side(row: Row) -> list[Row]:
     return [replace(row, start=start, duration=SECONDS, label=piece) for start in starts]
 
 
-# As the models have it: at the lower temperatures of speech, little models of music stay on one chord. Acoustic codes are
-# led to what semantic ones say, by as much as in audiolm_digits.
+# As the models have it: at the lower temperatures of speech, little models of music stay on one chord. Acoustic codes
+# are led to what semantic ones say, by as much as in audiolm_digits.
 SAMPLING = StageSampling.of(Sampling(prefix_guidance_scale=2.0), semantic=1.0, acoustic=1.0)
 CONTINUATIONS = Experiment("continuations", "pieces", 4.0, SECONDS, 21, side_by_side, SAMPLING)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import continuations
 import pytest
 import torch
 from reading import load
@@ -54,3 +55,25 @@ def test_arms_of_other_prompts_and_arms_that_were_not_run_are_refused(tmp_path: 
         prompted([Voices(none, none, ["a", "b"])], Voices(none, none, ["a", "c"]))
     with pytest.raises(ValueError, match=r"has no arm only-\*: write and judge the sounds first"):
         read_arms(tmp_path, "only-*", "voices.json", voices)
+
+
+@pytest.mark.parametrize(
+    ("experiment", "wanted"),
+    [(SPEECH, {"audiolm-3": 1.0, "only-3": 1.0}), (PIANO, {"audiolm-3": 2.0, "only-3": 1.0, "free-3": 1.0})],
+)
+def test_what_leads_audiolm_leads_nothing_else(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, experiment: Any, wanted: dict[str, float]
+) -> None:
+    arms: dict[str, Any] = {}
+    for kind in ("AudioLM", "AudioGen"):
+        monkeypatch.setattr(f"continuations.{kind}.load", lambda folder: folder.name)
+    monkeypatch.setattr(
+        "continuations.write_arm", lambda model, arm, items, folder: arms.update({arm.name: (model, arm)})
+    )
+    continuations.write_continuations(experiment, tmp_path, [], [3])
+    drawn = {name: getattr(arm.sampling, "acoustic", arm.sampling) for name, (_, arm) in arms.items()}
+    assert {name: own.prefix_guidance_scale for name, own in drawn.items()} == wanted
+    assert len({own.temperature for own in drawn.values()}) == 1
+    assert {name: model.model for name, (model, _) in arms.items()} == {
+        name: "only-3" if name == "only-3" else "audiolm-3" for name in wanted
+    }

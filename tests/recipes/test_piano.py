@@ -94,6 +94,7 @@ def test_the_rule_is_met_by_continuations_that_are_nearer_alone(tmp_path: Path, 
         write_arm(tmp_path / "recordings" / name, real)
     for seed in range(3):
         write_arm(tmp_path / "continuations" / f"audiolm-{seed}", real if near else [61] * 10)
+        write_arm(tmp_path / "continuations" / f"free-{seed}", [60] * 10)
         write_arm(tmp_path / "continuations" / f"only-{seed}", [60] * 10)
     rows = results.continuations(ModuleType("judges"), tmp_path)
     rules = {row["what"]: row["rule"]["passed"] for row in rows if "rule" in row}
