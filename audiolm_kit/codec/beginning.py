@@ -1,15 +1,25 @@
 """How the light body's linear way begins: as the principal components of the log magnitudes of training sounds.
 
+And, where it speaks of noise, as what those and the codebooks leave out.
+
 B batch, C channels, L samples, D latent width, F frequencies, N spectral frames of a code frame.
 """
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
+from einops import rearrange
 from torch import Tensor
 from torch.nn import functional as F
 
-from audiolm_kit.codec.convnext import MOSTLY_TONAL, ConvNeXtDecoder, ConvNeXtEncoder
+from audiolm_kit.codec.convnext import MOSTLY_TONAL, ConvNeXtDecoder, ConvNeXtEncoder, variance_log
+
+FITTED = 200
+"""Steps in which shares of noise are found."""
+LEAST = 0.01
+"""Of the variance of a log magnitude: also of a tone not all is said."""
 
 
 @torch.no_grad()
@@ -29,6 +39,60 @@ def begin_linear(encoder: ConvNeXtEncoder, decoder: ConvNeXtDecoder, audio: Tens
     scale = variances[-encoder.config.dim :].mean().clamp_min(1e-12).sqrt()
     encoder.linear.weight.copy_(kept / scale)
     encoder.linear.bias.copy_(-kept @ mean / scale)
-    decoder.linear.weight.copy_(kept.T * scale)
-    # The mean log magnitude of a tone of that share beside weak noise is that of the tone.
-    decoder.linear.bias.copy_(mean - (F.logsigmoid(torch.tensor(MOSTLY_TONAL)) / 2 if encoder.config.noise else 0.0))
+    # Of a tone of that share beside weak noise, the mean log magnitude is that of the tone. What noise the linear way
+    # itself speaks of, the head takes into account.
+    apart = encoder.config.noise and not encoder.config.linear_noise
+    loud = _said(decoder)[0]
+    loud.weight.copy_(rearrange(kept.T * scale, "(n w) d -> n w d", n=encoder.config.frames_per_code))
+    loud.bias.copy_(
+        rearrange(
+            mean - (F.logsigmoid(torch.tensor(MOSTLY_TONAL)) / 2 if apart else 0.0), "(n w) -> n w", n=len(loud.bias)
+        )
+    )
+
+
+def begin_noise(decoder: ConvNeXtDecoder, latents: Tensor, logs: Tensor) -> None:
+    """Set the shares of noise to those under which what latents leave out of the log magnitudes is likeliest.
+
+    Logits of the tonal shares are linear in latents; a log magnitude lies around what latents say of it with the
+    variance that noise of that share gives it (``variance_log``), and a little more.
+
+    Args:
+        latents: [B, D, T], as they are decoded: quantised.
+        logs: [B, T, N C F], the log magnitudes themselves.
+    """
+    if not decoder.config.linear_noise:
+        raise ValueError("the codec's linear way says nothing of noise: set convnext.linear_noise")
+    loud, tonal = _said(decoder)
+    read = rearrange(latents, "b d t -> (b t) d").float()
+    wanted = rearrange(logs, "b t (n w) -> (b t) n w", n=len(loud.bias)).float()
+    with torch.no_grad():
+        left = (wanted - torch.einsum("td,nwd->tnw", read, loud.weight) - loud.bias).square()
+    weight = torch.zeros_like(tonal.weight, requires_grad=True)
+    bias = torch.full_like(tonal.bias, MOSTLY_TONAL, requires_grad=True)
+    optimizer = torch.optim.Adam([weight, bias], lr=0.05)
+    with torch.enable_grad():
+        for _ in range(FITTED):
+            share = (torch.einsum("td,nwd->tnw", read, weight) + bias).sigmoid()
+            variance = variance_log(share) + LEAST
+            optimizer.zero_grad()
+            (variance.log() + left / variance).mean().backward()
+            optimizer.step()
+    with torch.no_grad():
+        tonal.weight.copy_(weight)
+        tonal.bias.copy_(bias)
+
+
+class _Way(NamedTuple):
+    """What the decoder's linear way says of one thing, as views of its weights."""
+
+    weight: Tensor  # [N, C F, D]
+    bias: Tensor  # [N, C F]
+
+
+def _said(decoder: ConvNeXtDecoder) -> list[_Way]:
+    """Of log magnitudes and, with ``linear_noise``, of tonal shares."""
+    config, linear = decoder.config, decoder.linear
+    shape = config.frames_per_code, 2 if config.linear_noise else 1, -1
+    weights = linear.weight.detach().view(*shape, config.dim).unbind(1)
+    return [_Way(*each) for each in zip(weights, linear.bias.detach().view(shape).unbind(1), strict=True)]

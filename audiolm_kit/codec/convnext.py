@@ -46,6 +46,10 @@ class ConvNeXtConfig:
     components of what is trained on, and the codebooks as the k-means of those (``begin``), so that the blocks have to
     learn only what the best linear codec leaves: pitch, which blocks alone find after very many steps, is there from
     the first one."""
+    linear_noise: bool = False
+    """With noise, the straight way also says how much of each magnitude that is; it begins as what is likeliest, given
+    what codes leave out of magnitudes. Of rain, codes say how loud it is in the mean; drawn, it is rain again, where
+    the mean alone is a hum."""
     refine: int = field(default=0, compare=False)
     """Rounds of Griffin and Lim's algorithm that decoding ends with: phases that fit the decoder's magnitudes. With
     noise they start from phases that are noise, and the decoder's own are left out. Training leaves all of it out, and
@@ -60,6 +64,8 @@ class ConvNeXtConfig:
         if self.fft_size < self.hop or (self.fft_size - self.hop) % 2:
             wanted = f"hop ({self.hop}) plus an even number, so that frames overlap evenly"
             raise ValueError(f"fft_size is {self.fft_size}, wanted {wanted}")
+        if self.linear_noise and not (self.linear and self.noise):
+            raise ValueError("linear_noise is what a linear way says of noise: set linear and noise, too")
         if self.refine < 0:
             raise ValueError(f"refine is {self.refine}, wanted 0 rounds or more")
 
@@ -162,14 +168,15 @@ class ConvNeXtDecoder(nn.Module):
         self.norm = nn.LayerNorm(config.width)
         self.head = FourierHead(config, channels)
         if config.linear:
-            self.linear = nn.Linear(config.dim, channels * config.bins * config.frames_per_code)
+            said = 2 if config.linear_noise else 1  # log magnitudes and, behind those of a frame, tonal shares
+            self.linear = nn.Linear(config.dim, said * channels * config.bins * config.frames_per_code)
 
     def forward(self, latents: Tensor, draws: int = 0) -> Tensor:
         """See `FourierHead` for ``draws``."""
         return self.head(self.frames(latents), draws)
 
     def frames(self, latents: Tensor) -> Tensor:
-        """Latents [B, D, T] -> what the head reads, [B, S, W']: of the blocks, and the linear way's log magnitudes."""
+        """Latents [B, D, T] -> what the head reads, [B, S, W']: of the blocks, and what the linear way says."""
         spread = self._spread(latents)
         hidden, beside = spread[..., : self.config.width], spread[..., self.config.width :]
         return torch.cat([self.norm(self.blocks(self.mix(hidden))), beside], -1)
@@ -212,8 +219,22 @@ QUIETEST = math.log(1e-3)
 """Of a log magnitude: some 70 dB under full scale."""
 MOSTLY_TONAL = 2.0
 """The logit of the tonal share that a linear way begins with: 88 % of the power."""
+EULER = 0.5772156649
 NOISE_FRAMES = 2048
 """Spectral frames until the noise repeats itself."""
+
+
+def mean_log(tonal: Tensor) -> Tensor:
+    """The mean of ln |X|, X of power 1, of which a share is a tone and the rest complex Gaussian noise.
+
+    It is (ln t + E1(t / (1 - t))) / 2, the mean of a Rice distribution's logarithm; this is within 0.002 of that.
+    """
+    return -0.5 * EULER * (1 - tonal.pow(2.685)).clamp_min(1e-12).pow(1.198)
+
+
+def variance_log(tonal: Tensor) -> Tensor:
+    """The variance of the same: pi^2 / 24 of noise alone, 0 of a tone; within 0.005 of what draws show."""
+    return math.pi**2 / 24 * (1 - tonal.pow(3.103)).clamp_min(1e-12).pow(1.494)
 
 
 class FourierHead(nn.Module):
@@ -244,7 +265,7 @@ class FourierHead(nn.Module):
                 self.project.weight[:size] = 0.0
                 self.project.bias[:size] = 0.0
                 self.project.weight[2 * size :] = 0.0
-                self.project.bias[2 * size :] = MOSTLY_TONAL
+                self.project.bias[2 * size :] = 0.0 if config.linear_noise else MOSTLY_TONAL
 
     def forward(self, frames: Tensor, draws: int = 0) -> Tensor:
         """Frames [B, S, W] -> audio [B, C, S * hop]; with ``draws``, as many of each item, [draws * B, C, S * hop].
@@ -334,12 +355,16 @@ class FourierHead(nn.Module):
         """Log magnitude, phase and, with noise, the logit of the tonal share: [2 or 3, B, C, S, F]."""
         hidden, beside = frames, None
         if self.config.linear:
-            hidden, beside = frames.split([self.config.width, self.channels * self.config.bins], -1)
+            hidden, beside = frames.tensor_split([self.config.width], -1)
         parts = rearrange(self.project(hidden).float(), "b s (n c f) -> n b c s f", c=self.channels, f=self.config.bins)
         if beside is None:
             return parts
-        beside = rearrange(beside.float(), "b s (c f) -> b c s f", c=self.channels)
-        return torch.cat([(parts[0] + beside)[None], parts[1:]])
+        loud, *tonal = rearrange(beside.float(), "b s (p c f) -> p b c s f", c=self.channels, f=self.config.bins)
+        if not tonal:
+            return torch.cat([(parts[0] + loud)[None], parts[1:]])
+        share = parts[2] + tonal[0]
+        # What the way says is a mean of logarithms, and noise lowers that below the logarithm of the power.
+        return torch.stack([parts[0] + loud - mean_log(share.sigmoid()), parts[1], share])
 
     def _spectrum(self, parts: Tensor, starts: Tensor) -> Tensor:
         """The spectrum under the noise from these places of the table on, one [B] for each item: [B, 2 C F, S]."""

@@ -13,7 +13,7 @@ from einops import rearrange
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from audiolm_kit.codec.beginning import begin_linear
+from audiolm_kit.codec.beginning import begin_linear, begin_noise
 from audiolm_kit.codec.convnext import ConvNeXtConfig, ConvNeXtDecoder, ConvNeXtEncoder
 from audiolm_kit.codec.losses import energy_distance
 from audiolm_kit.codec.rvq import QuantizerConfig, ResidualQuantizer
@@ -21,6 +21,8 @@ from audiolm_kit.codec.seanet import SEANetConfig, SEANetDecoder, SEANetEncoder
 from audiolm_kit.codec.segments import Scaled, Segments, cut_into
 from audiolm_kit.protocols import check_audio
 
+NOISE_BEGINS = 8192
+"""Code frames that shares of noise are found on, at most but for a rest of an item."""
 LEVEL = 0.1
 """The root mean square (-20 dBFS) at which a codec that normalises decodes codes whose scales nobody knows."""
 
@@ -206,7 +208,8 @@ class NeuralCodec(nn.Module):
     def begin(self, audio: Tensor) -> None:
         """Before training, start what has a best start, from audio [B, C, L] such as is trained on.
 
-        That is the linear way (principal components) and, on what comes of it, the codebooks (k-means).
+        That is the linear way (principal components) and, on what comes of it, the codebooks (k-means); with
+        ``convnext.linear_noise`` also how much is noise, on what these leave out.
 
         Raises:
             ValueError: the body has none (``convnext.linear``), or there is too little audio.
@@ -217,6 +220,10 @@ class NeuralCodec(nn.Module):
         begin_linear(self.encoder, self.decoder, given)
         with torch.no_grad():
             self.quantizer.begin(self.encoder(given))
+            if self.config.convnext.linear_noise:
+                some = given[: max(1, round(NOISE_BEGINS / (given.shape[-1] / self.hop)))]
+                latents = self.quantizer.decode(self.quantizer.encode(self.encoder(some)))
+                begin_noise(self.decoder, latents, self.encoder.log_magnitudes(some))
 
     def encode(self, audio: Tensor, num_codebooks: int | None = None) -> Tensor:
         """Audio [B, C, L] -> codes [B, K, T] with T = ceil(L / hop); the last frame is filled up with silence.

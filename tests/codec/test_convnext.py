@@ -11,15 +11,19 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from audiolm_kit.checkpoint import fingerprint
+from audiolm_kit.codec.beginning import begin_noise
 from audiolm_kit.codec.convnext import (
     ConvNeXtConfig,
     ConvNeXtDecoder,
     ConvNeXtEncoder,
     FourierHead,
     FrameConv,
+    mean_log,
+    variance_log,
 )
 from audiolm_kit.codec.losses import energy_distance
 from audiolm_kit.codec.model import CodecConfig, NeuralCodec
+from audiolm_kit.codec.rvq import QuantizerConfig
 
 TINY = ConvNeXtConfig(dim=4, width=8, encoder_layers=1, decoder_layers=2, hop=8, fft_size=32, frames_per_code=2)
 
@@ -277,3 +281,106 @@ def test_the_channels_of_stereo_have_noise_of_their_own() -> None:
 def test_a_decoder_without_noise_has_no_draws_to_make() -> None:
     head = FourierHead(ConvNeXtConfig(width=8, hop=16, fft_size=64), 1)
     assert torch.equal(head(noise(2, 5, 8), draws=2), head(noise(2, 5, 8)))
+
+
+# --- noise that the linear way speaks of
+
+
+@pytest.mark.parametrize("share", [0.0, 0.1, 0.3, 0.5, 0.7, 0.9, 0.99, 1.0])
+def test_mean_and_variance_of_logarithms_are_those_of_draws(share: float) -> None:
+    drawn = torch.randn(2, 400_000, generator=torch.Generator().manual_seed(0)) * ((1 - share) / 2) ** 0.5
+    logs = ((drawn[0] + share**0.5).square() + drawn[1].square()).log() / 2
+    given = torch.tensor(share)
+    assert float(mean_log(given)) == pytest.approx(float(logs.mean()), abs=5e-3)
+    assert float(variance_log(given)) == pytest.approx(float(logs.var()), abs=7e-3)
+
+
+SPEAKING = ConvNeXtConfig(
+    dim=8, width=8, encoder_layers=1, decoder_layers=1, hop=16, fft_size=64, frames_per_code=2, noise=True, linear=True
+)
+
+
+def tones_and_hiss(count: int = 24) -> Tensor:
+    """Items by turns a tone of some pitch and noise, each swelling, [B, 1, L]."""
+    clock, swell = torch.arange(3200) / 8000, torch.linspace(0.2, 1, 3200)
+    pitches = 500 + 250 * torch.arange(count // 2)
+    tones = 0.4 * torch.sin(2 * torch.pi * pitches[:, None] * clock)
+    return torch.stack([tones, noise(count // 2, 3200)], 1).flatten(0, 1)[:, None] * swell
+
+
+def begun(linear_noise: bool) -> NeuralCodec:
+    torch.manual_seed(0)
+    body = dataclasses.replace(SPEAKING, linear_noise=linear_noise)
+    quantizer = QuantizerConfig(num_codebooks=1, codebook_size=64, dim=8)
+    codec = NeuralCodec(CodecConfig(sample_rate=8000, body="convnext", convnext=body, quantizer=quantizer))
+    torch.manual_seed(1)
+    codec.begin(tones_and_hiss())
+    return codec.eval()
+
+
+def test_what_is_said_of_noise_changes_no_codes() -> None:
+    audio = tones_and_hiss()
+    assert torch.equal(begun(True).encode(audio), begun(False).encode(audio))
+
+
+@pytest.mark.parametrize("channels", [1, 2])
+def test_noise_is_what_latents_leave_out(channels: int) -> None:
+    """Of two kinds of frames one is all that is said of it, the other varies as noise does, in the upper half alone."""
+    torch.manual_seed(0)
+    decoder = ConvNeXtDecoder(dataclasses.replace(SPEAKING, linear_noise=True), channels)
+    bins = SPEAKING.bins
+    with torch.no_grad():
+        decoder.linear.weight.zero_()
+        decoder.linear.bias.zero_()
+    kinds = torch.randint(0, 2, (2, 1000))
+    latents = torch.zeros(2, 8, 1000)
+    latents[:, 3] = 2.0 * kinds - 1
+    hiss = (torch.randn(2, 1000, 2, channels, bins, 2).square().sum(-1) / 2).log() / 2
+    hiss[..., : bins // 2] = 0
+    begin_noise(decoder, latents, torch.where(kinds[..., None, None, None] == 1, hiss, 0.0).flatten(2))
+    with torch.no_grad():
+        share = decoder.head._parts(decoder.frames(latents))[2].sigmoid()  # [B, C, S, F]
+    noisy = kinds.repeat_interleave(2, 1)[:, None].expand(-1, channels, -1) == 1
+    assert float(share[noisy][:, bins // 2 :].max()) < 0.5  # below that, variances are nearly the same
+    assert float(share[noisy][:, : bins // 2].min()) > 0.9 and float(share[~noisy].min()) > 0.9
+
+
+@torch.no_grad()
+def test_noise_varies_from_frame_to_frame_as_it_did() -> None:
+    hiss = tones_and_hiss()[1::2]
+    varying = {}
+    for linear_noise in (False, True):
+        codec = begun(linear_noise)
+        assert isinstance(codec.decoder, ConvNeXtDecoder)
+        head = codec.decoder.head
+        made = head.measured(codec.decode(codec.encode(hiss)))
+        varying[linear_noise] = float(made.diff(dim=2).abs().mean())
+        real = float(head.measured(hiss).diff(dim=2).abs().mean())
+    assert varying[False] < 0.96 * real
+    assert abs(varying[True] - real) < 0.3 * abs(varying[False] - real)
+
+
+@torch.no_grad()
+def test_the_mean_of_log_magnitudes_is_what_the_linear_way_says() -> None:
+    codec, hiss = begun(True), tones_and_hiss()[1::2]
+    assert isinstance(codec.decoder, ConvNeXtDecoder)
+    head = codec.decoder.head
+    made = head.log_magnitudes(codec.decoder.frames(codec.quantizer.decode(codec.encode(hiss))))
+    assert float(made.mean()) == pytest.approx(float(head.measured(hiss).mean()), abs=0.1)
+
+
+@pytest.mark.parametrize("logit", [-200.0, 0.0, 200.0])
+def test_gradients_stay_finite_however_sure_the_linear_way_is(logit: float) -> None:
+    decoder = ConvNeXtDecoder(dataclasses.replace(SPEAKING, linear_noise=True), 1)
+    with torch.no_grad():
+        decoder.linear.bias.view(2, 2, -1)[:, 1] = logit
+    decoder(noise(2, 8, 5), draws=2).square().sum().backward()
+    assert all(weight.grad is not None and bool(weight.grad.isfinite().all()) for weight in decoder.linear.parameters())
+
+
+def test_only_a_linear_way_beside_noise_can_speak_of_it() -> None:
+    for given in ({}, {"linear": True}, {"noise": True}):
+        with pytest.raises(ValueError, match="linear_noise is what a linear way says of noise: set linear and noise"):
+            ConvNeXtConfig(linear_noise=True, **given)
+    with pytest.raises(ValueError, match="says nothing of noise: set convnext.linear_noise"):
+        begin_noise(ConvNeXtDecoder(SPEAKING, 1), noise(1, 8, 4), noise(1, 4, 66))

@@ -28,6 +28,9 @@ CONFIGS = {
     "convnext stereo, noisy, linear and refined": dataclasses.replace(
         convnext(noise=True, linear=True, refine=1), channels=2
     ),
+    "convnext whose linear way speaks of noise": dataclasses.replace(
+        convnext(noise=True, linear=True, linear_noise=True, refine=1), channels=2
+    ),
     "convnext at its peak": dataclasses.replace(CONVNEXT, peak=0.9),
     "convnext split": dataclasses.replace(CONVNEXT, channels=2, split_channels=True),
     "causal": seanet(),
