@@ -48,6 +48,9 @@ SIZES = {
     "both-dims-128": "the same, 128 principal components",
     "both-books-3": "the same, 3 codebooks",
     "both-books-6": "the same, 6 codebooks",
+    "noise": "25 frames a second, noise drawn where codes leave it out",
+    "noise-50": "noise drawn, 50 frames a second",
+    "noise-books-8": "noise drawn, 50 frames a second, 8 codebooks",
     "unquantized": "its components as they are, without codebooks",
 }
 
