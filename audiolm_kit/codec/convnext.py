@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from audiolm_kit.codec.convnext_block import KERNEL, ConvNeXtBlock, FrameConv, beside
+from audiolm_kit.codec.rice import mean_log
 from audiolm_kit.codec.stage import Stage, State, context, stateless
 
 
@@ -219,22 +220,8 @@ QUIETEST = math.log(1e-3)
 """Of a log magnitude: some 70 dB under full scale."""
 MOSTLY_TONAL = 2.0
 """The logit of the tonal share that a linear way begins with: 88 % of the power."""
-EULER = 0.5772156649
 NOISE_FRAMES = 2048
 """Spectral frames until the noise repeats itself."""
-
-
-def mean_log(tonal: Tensor) -> Tensor:
-    """The mean of ln |X|, X of power 1, of which a share is a tone and the rest complex Gaussian noise.
-
-    It is (ln t + E1(t / (1 - t))) / 2, the mean of a Rice distribution's logarithm; this is within 0.002 of that.
-    """
-    return -0.5 * EULER * (1 - tonal.pow(2.685)).clamp_min(1e-12).pow(1.198)
-
-
-def variance_log(tonal: Tensor) -> Tensor:
-    """The variance of the same: pi^2 / 24 of noise alone, 0 of a tone; within 0.005 of what draws show."""
-    return math.pi**2 / 24 * (1 - tonal.pow(3.103)).clamp_min(1e-12).pow(1.494)
 
 
 class FourierHead(nn.Module):

@@ -18,11 +18,10 @@ from audiolm_kit.codec.convnext import (
     ConvNeXtEncoder,
     FourierHead,
     FrameConv,
-    mean_log,
-    variance_log,
 )
 from audiolm_kit.codec.losses import energy_distance
 from audiolm_kit.codec.model import CodecConfig, NeuralCodec
+from audiolm_kit.codec.rice import mean_log, variance_log
 from audiolm_kit.codec.rvq import QuantizerConfig
 
 TINY = ConvNeXtConfig(dim=4, width=8, encoder_layers=1, decoder_layers=2, hop=8, fft_size=32, frames_per_code=2)
