@@ -61,6 +61,9 @@ def begin_noise(decoder: ConvNeXtDecoder, latents: Tensor, logs: Tensor) -> None
     Args:
         latents: [B, D, T], as they are decoded: quantised.
         logs: [B, T, N C F], the log magnitudes themselves.
+
+    Raises:
+        ValueError: the linear way says nothing of noise.
     """
     if not decoder.config.linear_noise:
         raise ValueError("the codec's linear way says nothing of noise: set convnext.linear_noise")

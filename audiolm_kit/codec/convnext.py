@@ -49,8 +49,8 @@ class ConvNeXtConfig:
     the first one."""
     linear_noise: bool = False
     """With noise, the straight way also says how much of each magnitude that is; it begins as what is likeliest, given
-    what codes leave out of magnitudes. Of rain, codes say how loud it is in the mean; drawn, it is rain again, where
-    the mean alone is a hum."""
+    what codes leave out of magnitudes. Of rain, codes say how loud it is in the mean, which alone is a hum. What codes
+    are too few to say of other sounds becomes noise, too: listen to both (recipes/sound_events, ``codecs``)."""
     refine: int = field(default=0, compare=False)
     """Rounds of Griffin and Lim's algorithm that decoding ends with: phases that fit the decoder's magnitudes. With
     noise they start from phases that are noise, and the decoder's own are left out. Training leaves all of it out, and
