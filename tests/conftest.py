@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from audiolm_kit import checkpoint, text
-from audiolm_kit.codec.convnext import ConvNeXtConfig
+from audiolm_kit.codec.convnext_config import ConvNeXtConfig
 from audiolm_kit.codec.model import CodecConfig, NeuralCodec
 from audiolm_kit.codec.rvq import QuantizerConfig
 from audiolm_kit.conditioning import TextConditioner, TextConfig

@@ -19,7 +19,7 @@ import torch
 from pages import ROOT, Page, page, pages
 
 from audiolm_kit import arguments, audio, checkpoint, cli
-from audiolm_kit.codec.convnext import ConvNeXtConfig
+from audiolm_kit.codec.convnext_config import ConvNeXtConfig
 from audiolm_kit.codec.model import CodecConfig, NeuralCodec
 from audiolm_kit.codec.rvq import QuantizerConfig
 from audiolm_kit.conditioning import TextConditioner, TextConfig

@@ -9,7 +9,7 @@ import torch
 from pages import page
 
 from audiolm_kit import audio, cli
-from audiolm_kit.codec.convnext import ConvNeXtConfig
+from audiolm_kit.codec.convnext_config import ConvNeXtConfig
 from audiolm_kit.codec.model import CodecConfig, NeuralCodec
 from audiolm_kit.codec.rvq import QuantizerConfig
 from audiolm_kit.commands import sound

@@ -13,7 +13,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from audiolm_kit.codec.convnext import ConvNeXtConfig
+from audiolm_kit.codec.convnext_config import ConvNeXtConfig
 from audiolm_kit.codec.foreign import ForeignCodec, ForeignConfig
 from audiolm_kit.codec.model import CodecConfig, NeuralCodec
 from audiolm_kit.codec.opening import AnyCodec

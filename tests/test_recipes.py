@@ -17,7 +17,7 @@ import yaml
 
 from audiolm_kit import audio, checkpoint, text
 from audiolm_kit.cli import main
-from audiolm_kit.codec.convnext import ConvNeXtConfig
+from audiolm_kit.codec.convnext_config import ConvNeXtConfig
 from audiolm_kit.codec.model import CodecConfig, NeuralCodec
 from audiolm_kit.codec.rvq import QuantizerConfig
 from audiolm_kit.conditioning import TextConditioner, TextConfig
@@ -228,11 +228,25 @@ def tiny_finetune(recipe: Recipe, folder: Path) -> dict[str, Any]:
     return prefixed("model", places) | prefixed("data", data)
 
 
+def tiny_postfilter(recipe: Recipe, folder: Path) -> dict[str, Any]:
+    """A base as small as codecs get; pieces and the rates of what learns stay the recipe's own."""
+    rate = recipe.content["data"]["init_args"]["sample_rate"]
+    body = {"dim": 4, "width": 8, "encoder_layers": 0, "decoder_layers": 1, "hop": rate // 100, "fft_size": rate // 25}
+    convnext = ConvNeXtConfig(**body, linear=True, noise=True)  # type: ignore[arg-type]
+    torch.manual_seed(0)
+    codec = NeuralCodec(CodecConfig(sample_rate=rate, convnext=convnext, quantizer=QuantizerConfig(2, 16, dim=4)))
+    checkpoint.save(codec, folder / "base")
+    sizes = {"base": folder / "base", "postfilter": 2, "discriminator.filters": "[2]"}
+    data = {"manifest": write_sounds(folder, rate), "seconds": 0.4, "batch_size": 2, "num_workers": 0}
+    return prefixed("model", sizes) | prefixed("data", data)
+
+
 TINY: dict[str, Callable[[Recipe, Path], dict[str, Any]]] = {
     "CodecTask": tiny_codec,
     "FineTuneTask": tiny_finetune,
     "LMTask": tiny_lm,
     "MaskedTask": tiny_masked,
+    "PostfilterTask": tiny_postfilter,
 }
 
 
@@ -275,7 +289,8 @@ def test_a_recipe_takes_two_steps_validates_and_exports(
     kind = json.loads((tmp_path / "model" / "config.json").read_text())["kind"]
     stage = "stage" in recipe.content["data"]["init_args"]
     lm = "AudioLMStage" if stage else "AudioGen"
-    kinds = {"CodecTask": "NeuralCodec", "FineTuneTask": lm, "LMTask": lm, "MaskedTask": "MaskedModel"}
+    kinds = {"FineTuneTask": lm, "LMTask": lm, "MaskedTask": "MaskedModel"}
+    kinds |= dict.fromkeys(("CodecTask", "PostfilterTask"), "NeuralCodec")
     assert kind == kinds[recipe.task]
 
 

@@ -17,7 +17,7 @@ from bench_cases import ENCODEC, OURS, TRANSFORMERS, Check, Contender, Group, Le
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from audiolm_kit.codec.convnext import ConvNeXtConfig
+from audiolm_kit.codec.convnext_config import ConvNeXtConfig
 from audiolm_kit.codec.model import CodecConfig, NeuralCodec
 from audiolm_kit.codec.rvq import QuantizerConfig
 from audiolm_kit.codec.seanet import SEANetConfig

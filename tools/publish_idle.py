@@ -80,6 +80,8 @@ def _encoder_is_idle(codec: NeuralCodec) -> bool:
 
 def _decoder_is_idle(codec: NeuralCodec) -> bool:
     """The same of the decoder: nothing depends on the blocks; the head's bias is no block's."""
+    if codec.config.convnext.postfilter:  # which the blocks tell what to draw
+        return False
     return codec.config.convnext.linear and not bool(_decoder(codec).head.project.weight.any())
 
 
@@ -88,7 +90,8 @@ def _gives_phases_alone(codec: NeuralCodec) -> bool:
     own, head = codec.config.convnext, _decoder(codec).head
     size = head.channels * own.bins
     loud, tonal = head.project.weight[:size], head.project.weight[2 * size :]
-    return own.linear and own.noise and own.refine > 0 and not bool(loud.any()) and not bool(tonal.any())
+    refined = own.linear and own.noise and own.refine > 0 and not own.postfilter
+    return refined and not bool(loud.any()) and not bool(tonal.any())
 
 
 def _with_constant_phases(codec: NeuralCodec) -> NeuralCodec:

@@ -14,7 +14,8 @@ from einops import rearrange
 from torch import Tensor
 from torch.nn import functional as F
 
-from audiolm_kit.codec.convnext import MOSTLY_TONAL, ConvNeXtDecoder, ConvNeXtEncoder
+from audiolm_kit.codec.convnext import ConvNeXtDecoder, ConvNeXtEncoder
+from audiolm_kit.codec.fourier_head import MOSTLY_TONAL
 from audiolm_kit.codec.rice import variance_log
 
 FITTED = 200

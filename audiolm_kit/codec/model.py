@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from audiolm_kit.codec.beginning import begin_linear, begin_noise
-from audiolm_kit.codec.convnext import ConvNeXtConfig, ConvNeXtDecoder, ConvNeXtEncoder
+from audiolm_kit.codec.convnext import ConvNeXtDecoder, ConvNeXtEncoder
+from audiolm_kit.codec.convnext_config import ConvNeXtConfig
 from audiolm_kit.codec.losses import energy_distance
 from audiolm_kit.codec.rvq import QuantizerConfig, ResidualQuantizer
 from audiolm_kit.codec.seanet import SEANetConfig, SEANetDecoder, SEANetEncoder

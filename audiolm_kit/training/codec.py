@@ -92,6 +92,10 @@ class CodecTask(Task):
             raise ValueError("magnitude_weight and all loss_weights are 0: nothing would be learned; weigh one of them")
         if frozen_codes and not (codec.body == "convnext" and codec.convnext.linear):
             raise ValueError("frozen_codes keeps codes that a linear way begins with: set convnext.linear")
+        if codec.body == "convnext" and codec.convnext.postfilter:
+            raise ValueError(
+                "a postfilter is learned behind a finished codec: leave it 0 here, and train it with PostfilterTask"
+            )
         self.frozen_codes = frozen_codes
         self.automatic_optimization = False  # two optimizers, and the gradient starts at the decoder's output
         self.codec = NeuralCodec(codec)

@@ -39,7 +39,7 @@ def guidance(judges: ModuleType, sounds: Path) -> list[Entry]:
 SIZES = {
     "base": "50 frames a second, windows of 40 ms, 64 principal components, 4 codebooks",
     "window-30": "windows of 30 ms instead of 40",
-    "frames-25": "25 frames a second instead of 50 (codec.yaml)",
+    "frames-25": "25 frames a second instead of 50",
     "dims-24": "24 principal components instead of 64",
     "books-2": "2 codebooks instead of 4",
     "books-8": "8 codebooks instead of 4",
@@ -51,6 +51,10 @@ SIZES = {
     "noise": "25 frames a second, noise drawn where codes leave it out",
     "noise-50": "noise drawn, 50 frames a second",
     "noise-books-8": "noise drawn, 50 frames a second, 8 codebooks",
+    "frames-25-books-8": "25 frames a second, 8 codebooks",
+    "frames-25-drawn": "25 frames a second, a postfilter",
+    "frames-25-books-8-drawn": "25 frames a second, 8 codebooks, a postfilter",
+    "books-8-drawn": "50 frames a second, 8 codebooks, a postfilter",
     "unquantized": "its components as they are, without codebooks",
 }
 

@@ -12,13 +12,9 @@ from torch import Tensor, nn
 
 from audiolm_kit.checkpoint import fingerprint
 from audiolm_kit.codec.beginning import begin_noise
-from audiolm_kit.codec.convnext import (
-    ConvNeXtConfig,
-    ConvNeXtDecoder,
-    ConvNeXtEncoder,
-    FourierHead,
-    FrameConv,
-)
+from audiolm_kit.codec.convnext import ConvNeXtDecoder, ConvNeXtEncoder, FrameConv
+from audiolm_kit.codec.convnext_config import ConvNeXtConfig
+from audiolm_kit.codec.fourier_head import FourierHead
 from audiolm_kit.codec.losses import energy_distance
 from audiolm_kit.codec.model import CodecConfig, NeuralCodec
 from audiolm_kit.codec.rice import mean_log, variance_log

@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from audiolm_kit import checkpoint
-from audiolm_kit.codec.convnext import ConvNeXtConfig, ConvNeXtDecoder, ConvNeXtEncoder
+from audiolm_kit.codec.convnext import ConvNeXtDecoder, ConvNeXtEncoder
+from audiolm_kit.codec.convnext_config import ConvNeXtConfig
 from audiolm_kit.codec.model import CodecConfig, NeuralCodec
 from audiolm_kit.codec.rvq import QuantizerConfig
 from audiolm_kit.codec.seanet import SEANetConfig

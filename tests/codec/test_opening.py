@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from audiolm_kit import checkpoint
-from audiolm_kit.codec.convnext import ConvNeXtConfig
+from audiolm_kit.codec.convnext_config import ConvNeXtConfig
 from audiolm_kit.codec.foreign import ForeignCodec, ForeignConfig
 from audiolm_kit.codec.model import CodecConfig, NeuralCodec
 from audiolm_kit.codec.opening import AnyCodec, open_codec

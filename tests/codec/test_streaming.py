@@ -31,6 +31,10 @@ CONFIGS = {
     "convnext whose linear way speaks of noise": dataclasses.replace(
         convnext(noise=True, linear=True, linear_noise=True, refine=1), channels=2
     ),
+    "convnext with a postfilter": convnext(noise=True, linear=True, postfilter=3, refine=1),
+    "convnext stereo with a postfilter, not refined": dataclasses.replace(
+        convnext(noise=True, linear=True, postfilter=2), channels=2
+    ),
     "convnext at its peak": dataclasses.replace(CONVNEXT, peak=0.9),
     "convnext split": dataclasses.replace(CONVNEXT, channels=2, split_channels=True),
     "causal": seanet(),

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from audiolm_kit.audio import Sound
-from audiolm_kit.codec.convnext import ConvNeXtConfig
+from audiolm_kit.codec.convnext_config import ConvNeXtConfig
 from audiolm_kit.codec.model import CodecConfig, NeuralCodec
 from audiolm_kit.codec.rvq import QuantizerConfig
 from audiolm_kit.conditioning import TextConditioner, TextConfig

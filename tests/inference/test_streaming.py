@@ -15,7 +15,7 @@ from torch import Tensor
 
 from audiolm_kit.audio import Sound
 from audiolm_kit.codec import streaming as decoding
-from audiolm_kit.codec.convnext import ConvNeXtConfig
+from audiolm_kit.codec.convnext_config import ConvNeXtConfig
 from audiolm_kit.codec.model import CodecConfig, NeuralCodec
 from audiolm_kit.codec.rvq import QuantizerConfig
 from audiolm_kit.codec.seanet import SEANetConfig

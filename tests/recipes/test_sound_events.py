@@ -15,7 +15,7 @@ from reading import load
 
 from audiolm_kit import NeuralCodec, audio
 from audiolm_kit.audio import Sound
-from audiolm_kit.codec.convnext import ConvNeXtConfig
+from audiolm_kit.codec.convnext_config import ConvNeXtConfig
 from audiolm_kit.codec.model import CodecConfig
 from audiolm_kit.codec.rvq import QuantizerConfig
 from audiolm_kit.data.manifest import Row, read_manifest, write_manifest

@@ -19,7 +19,7 @@ from torch import nn
 
 from audiolm_kit import AudioGen, AudioLM, Sound, audio, checkpoint, provenance
 from audiolm_kit.cli import main
-from audiolm_kit.codec.convnext import ConvNeXtConfig
+from audiolm_kit.codec.convnext_config import ConvNeXtConfig
 from audiolm_kit.codec.model import CodecConfig, NeuralCodec
 from audiolm_kit.codec.rvq import QuantizerConfig
 from audiolm_kit.conditioning import TextConfig

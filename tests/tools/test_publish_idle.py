@@ -10,7 +10,8 @@ import torch
 from publish_idle import without_idle_blocks
 from torch import Tensor
 
-from audiolm_kit.codec.convnext import ConvNeXtConfig, ConvNeXtDecoder
+from audiolm_kit.codec.convnext import ConvNeXtDecoder
+from audiolm_kit.codec.convnext_config import ConvNeXtConfig
 from audiolm_kit.codec.model import CodecConfig, NeuralCodec
 from audiolm_kit.codec.rvq import QuantizerConfig
 from audiolm_kit.codec.seanet import SEANetConfig
@@ -80,7 +81,7 @@ def redrawn(codec: NeuralCodec) -> NeuralCodec:
     return made.eval()
 
 
-@pytest.mark.parametrize("body", [{"refine": 0}, {"noise": False}])
+@pytest.mark.parametrize("body", [{"refine": 0}, {"noise": False}, {"postfilter": 2}])
 def test_phases_that_are_heard_stay(body: dict[str, Any]) -> None:
     made = without_idle_blocks(a_begun_codec(**body), phases=True)
     assert body_of(made).decoder_layers == 3 and body_of(made).encoder_layers == 0

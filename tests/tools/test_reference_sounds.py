@@ -11,7 +11,7 @@ import torch
 
 from audiolm_kit import checkpoint
 from audiolm_kit.audio import Sound, read, write
-from audiolm_kit.codec.convnext import ConvNeXtConfig
+from audiolm_kit.codec.convnext_config import ConvNeXtConfig
 from audiolm_kit.codec.model import CodecConfig, NeuralCodec
 from audiolm_kit.codec.rvq import QuantizerConfig
 from audiolm_kit.data.manifest import Row, write_manifest

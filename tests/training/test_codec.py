@@ -21,7 +21,7 @@ from torch import Tensor
 
 import audiolm_kit
 from audiolm_kit import audio, checkpoint
-from audiolm_kit.codec.convnext import ConvNeXtConfig
+from audiolm_kit.codec.convnext_config import ConvNeXtConfig
 from audiolm_kit.codec.discriminator import DiscriminatorConfig
 from audiolm_kit.codec.model import CodecConfig, NeuralCodec
 from audiolm_kit.codec.rvq import QuantizerConfig
