@@ -6,7 +6,7 @@ B batch, C channels, L samples, D latent width, K codebooks, T frames.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, cast
 
 import torch
 from einops import rearrange
@@ -17,7 +17,7 @@ from audiolm_kit.codec.beginning import begin_linear, begin_noise
 from audiolm_kit.codec.convnext import ConvNeXtDecoder, ConvNeXtEncoder
 from audiolm_kit.codec.convnext_config import ConvNeXtConfig
 from audiolm_kit.codec.losses import energy_distance
-from audiolm_kit.codec.rvq import QuantizerConfig, ResidualQuantizer
+from audiolm_kit.codec.rvq import Codebook, QuantizerConfig, ResidualQuantizer
 from audiolm_kit.codec.seanet import SEANetConfig, SEANetDecoder, SEANetEncoder
 from audiolm_kit.codec.segments import Scaled, Segments, cut_into
 from audiolm_kit.protocols import check_audio
@@ -149,6 +149,12 @@ class NeuralCodec(nn.Module):
     @property
     def codebook_size(self) -> int:
         return self.config.quantizer.codebook_size
+
+    @property
+    def entries(self) -> Tensor:
+        """What each code stands for among the latents, [K, V, D], left's and right's by turns as in ``encode``."""
+        books = torch.stack([cast(Codebook, book).embed for book in self.quantizer.books])
+        return books.repeat_interleave(self.config.parts, 0)
 
     @property
     def hop(self) -> int:

@@ -328,6 +328,26 @@ class StreamLM(nn.Module):
         """
         return sinusoids(frames, self.config.transformer.dim)
 
+    @torch.no_grad()
+    def begin(self, learned: Tensor | None, front: Tensor | None = None) -> None:
+        """Before training, give codes that stand for nearly the same sound nearly the same weights.
+
+        Embeddings and heads become projections of what codes stand for, each codebook's own and drawn at random, as
+        large as they were. Models of little data else have to learn from it which codes are alike.
+
+        Args:
+            learned: what the codes stand for that it makes, ``[K, V, E]``: entries of codebooks; None leaves theirs.
+            front: the same of those that stand in front, ``[K', V', E']``.
+        """
+        if learned is not None:
+            _project(
+                learned, rearrange(self.embedding.weight, "(k v) d -> k v d", k=len(learned))[:, :-1]
+            )  # but "none"
+            _project(learned, rearrange(self.heads.weight, "(k v) d -> k v d", k=len(learned)))
+        for name in ("prefix_embedding", "beside_embedding", "ahead_embedding"):
+            if front is not None and hasattr(self, name):
+                _project(front, rearrange(getattr(self, name).weight, "(k v) d -> k v d", k=len(front)))
+
     def _initialise(self) -> None:
         """Heads as the transformer's layers; a step's summed embeddings as large as its position (rms 0.71).
 
@@ -341,3 +361,11 @@ class StreamLM(nn.Module):
             if hasattr(self, name):
                 std = math.sqrt(1 / (2 * self.config.prefix.num_codebooks))
                 nn.init.normal_(getattr(self, name).weight, std=std)
+
+
+def _project(entries: Tensor, weights: Tensor) -> None:
+    """Fill weights [K, V, D] with random projections of entries [K, V, E], of the deviation that they had."""
+    centred = entries.to(weights) - entries.to(weights).mean(1, keepdim=True)
+    made = centred @ torch.randn(len(entries), entries.shape[2], weights.shape[2], device=weights.device).to(weights)
+    deviation = made.flatten(1).std(1).clamp_min(1e-12)
+    weights.copy_(made * (weights.flatten(1).std(1) / deviation)[:, None, None])

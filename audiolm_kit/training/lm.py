@@ -36,7 +36,7 @@ from audiolm_kit.text import Vocabulary, train
 from audiolm_kit.training.flops import lm_flops
 from audiolm_kit.training.optim import WarmupConstant, fused, parameter_groups
 from audiolm_kit.training.sharding import gathered, is_sharded, shard
-from audiolm_kit.training.stages import Tokenizer, check_agreement, open_tokenizers, stage_of
+from audiolm_kit.training.stages import Tokenizer, check_agreement, entries, open_tokenizers, stage_of
 from audiolm_kit.training.task import Task
 from audiolm_kit.training.throughput import Work
 
@@ -67,6 +67,8 @@ class LMTask(Task):
             exports are the same.
         prefix_dropout: share of the items that a stage learns without the codes that it stands on, for
             ``Sampling.prefix_guidance_scale``.
+        codebook_init: codes begin with what they stand for, entries of codebooks and centroids (``StreamLM.begin``),
+            and not at random: for models of little data, which otherwise have to learn which codes are alike.
     """
 
     def __init__(
@@ -83,6 +85,7 @@ class LMTask(Task):
         semantic: str = "",
         compile: bool = False,  # noqa: A002  the recipe's word
         prefix_dropout: float = 0.0,
+        codebook_init: bool = False,
     ) -> None:
         super().__init__(export, export_every)
         for name, share in (("context_dropout", context_dropout), ("prefix_dropout", prefix_dropout)):
@@ -95,6 +98,7 @@ class LMTask(Task):
         self.lm = self.make_lm(lm)
         self.lm.transformer.checkpointing = gradient_checkpointing
         self.context_dropout, self.prefix_dropout = context_dropout, prefix_dropout
+        self.codebook_init = codebook_init
         self.make_optimizer, self.make_scheduler = optimizer, scheduler
         self.folders: dict[Source, str] = {"codec": codec, "semantic": semantic}
         self.text_cache, self.compiled = text_cache or None, compile
@@ -123,6 +127,8 @@ class LMTask(Task):
         if (codec := self._tokenizers.get("codec")) is not None:
             data.attach(cast(Codec, codec.model), codec.fingerprint)
         check_agreement(self.lm.config, data, self._tokenizers)
+        if self.codebook_init and not self.batches_seen:  # a run that goes on brings its own weights
+            self.lm.begin(*entries(data, self._tokenizers))
         text = self.lm.config.text
         if text.kind != "none" and self.conditioner is None:
             self.conditioner = self.make_conditioner(text, data.texts)

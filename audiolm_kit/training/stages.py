@@ -7,9 +7,10 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import NamedTuple
 
-from torch import nn
+from torch import Tensor, nn
 
 from audiolm_kit import checkpoint
+from audiolm_kit.codec.model import NeuralCodec
 from audiolm_kit.codec.opening import open_codec
 from audiolm_kit.data.modules import TokenSource
 from audiolm_kit.data.shards import TokenFormat
@@ -88,6 +89,31 @@ def check_agreement(config: LMConfig, data: TokenSource, tokenizers: Mapping[Sou
     _check_prefix(config, front, type(data).__name__ if stage is None else f"stage {stage.name}")
     if stage is not None and front is not None:
         _check_times(config, stage, learned.format.frame_rate, front.format.frame_rate)
+
+
+def entries(data: TokenSource, tokenizers: Mapping[Source, Tokenizer]) -> tuple[Tensor, Tensor | None]:
+    """What the codes stand for that are learned, ``[K, V, E]``, and those in front, where there are some.
+
+    Raises:
+        ValueError: a tokenizer has no codebooks that say it.
+    """
+    stage = stage_of(data)
+    if stage is None:
+        return _entries(tokenizers["codec"], (0, data.format.num_codebooks)), None
+    front = _entries(tokenizers[stage.prefix], stage.prefix_codebooks) if stage.prefix else None
+    return _entries(tokenizers[stage.source], stage.codebooks), front
+
+
+def _entries(tokenizer: Tokenizer, some: tuple[int, int]) -> Tensor:
+    """Of some of its codebooks, from the first to before the last."""
+    model = tokenizer.model
+    if isinstance(model, SemanticTokenizer):
+        return model.centroids[None]
+    if isinstance(model, NeuralCodec):
+        return model.entries[slice(*some)]
+    raise ValueError(
+        f"codebook_init needs codebooks of ours, and {tokenizer.folder} holds a {type(model).__name__}: set it to false"
+    )
 
 
 def _learned(data: TokenSource) -> Codes:
