@@ -13,7 +13,7 @@ from pytorch_lightning.cli import LRSchedulerCallable, OptimizerCallable
 from torch import Tensor
 
 from audiolm_kit import checkpoint, provenance
-from audiolm_kit.codec.convnext import ConvNeXtDecoder
+from audiolm_kit.codec.convnext import ConvNeXtDecoder, ConvNeXtEncoder
 from audiolm_kit.codec.discriminator import Judgement
 from audiolm_kit.codec.fourier_head import QUIETEST
 from audiolm_kit.codec.losses import feature_matching, hinge_discriminator, hinge_generator
@@ -39,6 +39,8 @@ class PostfilterTask(Task):
         postfilter: filters of the network that is added (``convnext.postfilter``); one that the codec has goes on
             learning, and must have as many.
         refine: rounds of Griffin and Lim in decoding; phases begin as noise and need some.
+        width: of the decoder's blocks, which tell the postfilter what to draw, and ``layers`` how many of them: for a
+            codec that is only begun, whose blocks have learned nothing (0: those that it has).
         discriminator: the discriminator's sizes.
         loss_weights: of ``adversarial feature patches``: of the discriminator's verdict, of its hidden layers, and of
             the distance between means over patches.
@@ -54,6 +56,8 @@ class PostfilterTask(Task):
         base: str,
         postfilter: int = 16,
         refine: int = 8,
+        width: int = 0,
+        layers: int = 0,
         discriminator: SpectrogramDiscriminatorConfig = SpectrogramDiscriminatorConfig(),  # noqa: B008  frozen
         loss_weights: dict[str, float] = DEFAULT_WEIGHTS,
         discriminator_rate: float = 2.0,
@@ -69,7 +73,7 @@ class PostfilterTask(Task):
         self.automatic_optimization = False  # two optimizers
         begun = checkpoint.load(NeuralCodec, base)
         self.base, self.base_fingerprint = base, checkpoint.fingerprint(begun)
-        self.codec = with_postfilter(begun, postfilter, refine)
+        self.codec = with_postfilter(begun, postfilter, refine, width, layers)
         self.discriminator = SpectrogramDiscriminator(discriminator)
         self.loss_weights, self.discriminator_rate, self.crop_seconds = (
             dict(loss_weights),
@@ -177,11 +181,15 @@ def _items(judged: Judgement, some: slice) -> Judgement:
     return Judgement([each[some] for each in judged.logits], [[f[some] for f in each] for each in judged.features])
 
 
-def with_postfilter(codec: NeuralCodec, filters: int, refine: int) -> NeuralCodec:
+def with_postfilter(codec: NeuralCodec, filters: int, refine: int, width: int = 0, layers: int = 0) -> NeuralCodec:
     """The same codec, whose codes are the same, with a postfilter that changes nothing yet; or with its own.
 
+    Args:
+        width, layers: of new blocks in its decoder; 0 keeps those that it has.
+
     Raises:
-        ValueError: its body is none that a postfilter fits, or it has one of another size.
+        ValueError: its body is none that a postfilter fits, it has one of another size, or blocks that have learned
+            something would be lost.
     """
     body = codec.config.convnext
     if codec.config.body != "convnext" or not (body.linear and body.noise and not body.linear_noise):
@@ -189,11 +197,32 @@ def with_postfilter(codec: NeuralCodec, filters: int, refine: int) -> NeuralCode
             "a postfilter needs a convnext body with linear and noise, without linear_noise: begin such a codec"
         )
     if body.postfilter not in (0, filters):
-        raise ValueError(
-            f"the codec has a postfilter of {body.postfilter} filters, not of {filters}: set postfilter to that"
-        )
-    made = NeuralCodec(
-        dataclasses.replace(codec.config, convnext=dataclasses.replace(body, postfilter=filters, refine=refine))
-    )
-    made.load_state_dict({**made.state_dict(), **codec.state_dict()})
+        raise ValueError(f"the codec has a postfilter of {body.postfilter} filters, not of {filters}: set it to that")
+    wanted = dataclasses.replace(body, postfilter=filters, refine=refine)
+    if width or layers:
+        wanted = dataclasses.replace(wanted, width=width or body.width, decoder_layers=layers or body.decoder_layers)
+    renewed = (wanted.width, wanted.decoder_layers) != (body.width, body.decoder_layers)
+    if renewed:
+        if not is_only_begun(codec):
+            raise ValueError("the codec's blocks have learned, and would be lost: leave width and layers 0")
+        wanted = dataclasses.replace(wanted, encoder_layers=0)  # nothing comes of them
+    made = NeuralCodec(dataclasses.replace(codec.config, convnext=wanted))
+    # New blocks begin at random; of the ways through the blocks all else is zeros, in the old codec and in the new.
+    kept = {name: weight for name, weight in codec.state_dict().items() if not (renewed and _among_blocks(name))}
+    made.load_state_dict({**made.state_dict(), **kept})
     return made
+
+
+def is_only_begun(codec: NeuralCodec) -> bool:
+    """Whether nothing comes of a light body's blocks but phases: its linear way alone makes codes and magnitudes."""
+    if not (isinstance(codec.encoder, ConvNeXtEncoder) and isinstance(codec.decoder, ConvNeXtDecoder)):
+        return False
+    head, own = codec.decoder.head, codec.config.convnext
+    size = head.channels * own.bins
+    learned = (codec.encoder.leave.weight, head.project.weight[:size], head.project.weight[2 * size :])
+    return own.linear and not own.postfilter and not any(bool(weight.any()) for weight in learned)
+
+
+def _among_blocks(name: str) -> bool:
+    """Whether a weight of a light body lies on the way through its blocks."""
+    return name.startswith(("encoder.", "decoder.")) and ".linear." not in name

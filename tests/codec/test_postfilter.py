@@ -12,6 +12,7 @@ from torch import Tensor
 
 from audiolm_kit.codec.convnext import ConvNeXtDecoder
 from audiolm_kit.codec.convnext_config import ConvNeXtConfig
+from audiolm_kit.codec.fourier_head import QUIETEST
 from audiolm_kit.codec.model import NeuralCodec
 from audiolm_kit.codec.postfilter import (
     DRAWS,
@@ -105,6 +106,30 @@ def test_a_codec_that_has_one_keeps_it() -> None:
     assert checkpoint_equal(codec, again)
     with pytest.raises(ValueError, match="postfilter of 4 filters, not of 5"):
         with_postfilter(codec, 5, refine=2)
+
+
+def test_blocks_that_have_learned_nothing_give_way_to_others() -> None:
+    codec, sound = begun(), torch.randn(2, 1, 320, generator=torch.Generator().manual_seed(3))
+    made = with_postfilter(codec, 4, refine=2, width=6, layers=3).eval()
+    body = made.config.convnext
+    assert (body.width, body.decoder_layers, body.encoder_layers) == (6, 3, 0)
+    assert torch.equal(made.encode(sound), codec.encode(sound))
+    codes = codec.encode(sound)
+    (loud, drawn), (_, old) = (
+        head_of(each).drawn_magnitudes(each.decoder.frames(each.latents(codes)))  # type: ignore[operator,union-attr]
+        for each in (made, with_postfilter(codec, 4, refine=2).eval())
+    )
+    torch.testing.assert_close(drawn, old)  # of the linear way, which is the same
+    assert torch.equal(drawn, loud.clamp_min(QUIETEST))
+
+
+def test_blocks_that_have_learned_stay() -> None:
+    codec = begun()
+    with torch.no_grad():
+        head_of(codec).project.weight[0] = 0.1
+    assert with_postfilter(codec, 4, refine=2).config.convnext.width == codec.config.convnext.width
+    with pytest.raises(ValueError, match="blocks have learned, and would be lost"):
+        with_postfilter(codec, 4, refine=2, layers=3)
 
 
 def checkpoint_equal(one: NeuralCodec, other: NeuralCodec) -> bool:
