@@ -12,6 +12,7 @@ import dataclasses
 import torch
 from torch import nn
 
+from audiolm_kit.codec.beginning import encoder_is_idle, gives_phases_alone
 from audiolm_kit.codec.convnext import ConvNeXtDecoder, ConvNeXtEncoder
 from audiolm_kit.codec.convnext_block import ConvNeXtBlock
 from audiolm_kit.codec.foreign import ForeignCodec
@@ -32,14 +33,14 @@ def without_idle_blocks(codec: AnyCodec, phases: bool = False) -> AnyCodec:
     """
     if not isinstance(codec, NeuralCodec) or codec.config.body != "convnext":
         return codec
-    if phases and _gives_phases_alone(codec):
+    if phases and _needs_no_phases(codec):
         codec = _with_constant_phases(codec)
     keep_encoder, keep_decoder = _at_work(codec)
     body = codec.config.convnext
     layers = len(keep_encoder), len(keep_decoder)
     if layers == (body.encoder_layers, body.decoder_layers):
         return codec
-    width = 1 if _encoder_is_idle(codec) and _decoder_is_idle(codec) else body.width
+    width = 1 if encoder_is_idle(_encoder(codec)) and _decoder_is_idle(codec) else body.width
     smaller = dataclasses.replace(body, encoder_layers=layers[0], decoder_layers=layers[1], width=width)
     config = dataclasses.replace(codec.config, convnext=smaller)
     made, kept = NeuralCodec(config), codec.state_dict()
@@ -63,7 +64,7 @@ def _source(name: str, kept: dict[str, list[int]]) -> str:
 
 def _at_work(codec: NeuralCodec) -> tuple[list[int], list[int]]:
     """The places of the encoder's and the decoder's blocks that something comes of."""
-    encoder = [] if _encoder_is_idle(codec) else _active(_encoder(codec).blocks)
+    encoder = [] if encoder_is_idle(_encoder(codec)) else _active(_encoder(codec).blocks)
     decoder = [] if _decoder_is_idle(codec) else _active(_decoder(codec).blocks)
     return encoder, decoder
 
@@ -73,11 +74,6 @@ def _active(blocks: nn.Sequential) -> list[int]:
     return [place for place, block in enumerate(blocks) if isinstance(block, ConvNeXtBlock) and bool(block.scale.any())]
 
 
-def _encoder_is_idle(codec: NeuralCodec) -> bool:
-    """Whether all that leaves the blocks is multiplied by zeros, and the linear way alone makes latents."""
-    return codec.config.convnext.linear and not bool(_encoder(codec).leave.weight.any())
-
-
 def _decoder_is_idle(codec: NeuralCodec) -> bool:
     """The same of the decoder: nothing depends on the blocks; the head's bias is no block's."""
     if codec.config.convnext.postfilter:  # which the blocks tell what to draw
@@ -85,13 +81,10 @@ def _decoder_is_idle(codec: NeuralCodec) -> bool:
     return codec.config.convnext.linear and not bool(_decoder(codec).head.project.weight.any())
 
 
-def _gives_phases_alone(codec: NeuralCodec) -> bool:
-    """Whether magnitudes and noise come of the linear way alone, and refining begins with noise as phases."""
-    own, head = codec.config.convnext, _decoder(codec).head
-    size = head.channels * own.bins
-    loud, tonal = head.project.weight[:size], head.project.weight[2 * size :]
-    refined = own.linear and own.noise and own.refine > 0 and not own.postfilter
-    return refined and not bool(loud.any()) and not bool(tonal.any())
+def _needs_no_phases(codec: NeuralCodec) -> bool:
+    """Whether the blocks give phases alone, and refining begins with noise in their place."""
+    own = codec.config.convnext
+    return own.noise and own.refine > 0 and gives_phases_alone(_decoder(codec))
 
 
 def _with_constant_phases(codec: NeuralCodec) -> NeuralCodec:

@@ -88,6 +88,19 @@ def begin_noise(decoder: ConvNeXtDecoder, latents: Tensor, logs: Tensor) -> None
         tonal.bias.copy_(bias)
 
 
+def encoder_is_idle(encoder: ConvNeXtEncoder) -> bool:
+    """Whether all that leaves the blocks is multiplied by zeros, and the linear way alone makes latents."""
+    return encoder.config.linear and not bool(encoder.leave.weight.any())
+
+
+def gives_phases_alone(decoder: ConvNeXtDecoder) -> bool:
+    """Whether magnitudes and shares of noise come of the linear way alone, and nothing but phases of the blocks."""
+    own, head = decoder.config, decoder.head
+    size = head.channels * own.bins
+    loud, tonal = head.project.weight[:size], head.project.weight[2 * size :]
+    return own.linear and not own.postfilter and not bool(loud.any()) and not bool(tonal.any())
+
+
 class _Way(NamedTuple):
     """What the decoder's linear way says of one thing, as views of its weights."""
 

@@ -223,7 +223,7 @@ class NeuralCodec(nn.Module):
         """
         if not (isinstance(self.encoder, ConvNeXtEncoder) and isinstance(self.decoder, ConvNeXtDecoder)):
             raise ValueError(f"body {self.config.body} has no linear way: leave begin out")
-        given = self.body_input(audio / self._loudness(audio))
+        given = self.normalised(audio)
         begin_linear(self.encoder, self.decoder, given)
         with torch.no_grad():
             self.quantizer.begin(self.encoder(given))
@@ -304,6 +304,10 @@ class NeuralCodec(nn.Module):
         count = check_audio(self, audio, num_codebooks)
         self._check_turns(count)
         return count
+
+    def normalised(self, audio: Tensor) -> Tensor:
+        """Audio [B, C, L] as the encoder reads it in training: as one segment and, where loudness is coded apart, at 1."""
+        return self.body_input(audio / self._loudness(audio))
 
     def body_input(self, audio: Tensor) -> Tensor:
         """[B, C, L] -> what the encoder reads: split channels as items of their own, and whole frames."""

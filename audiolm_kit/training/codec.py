@@ -6,7 +6,7 @@ B batch, C channels, L samples, K codebooks, T frames.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, cast
+from typing import Any
 
 import torch
 from pytorch_lightning.cli import LRSchedulerCallable, OptimizerCallable
@@ -191,11 +191,6 @@ class CodecTask(Task):
             self.clip_gradients(optimizer, gradient_clip_val=self.clip, gradient_clip_algorithm="norm")
         optimizer.step()
         self._pair(self.lr_schedulers())[0].step()
-
-    @staticmethod
-    def _pair(either: Any) -> list[Any]:
-        """What Lightning keeps for codec and discriminator: it types a list as perhaps one, perhaps none."""
-        return cast("list[Any]", either)
 
     def _num_codebooks(self, batch: int) -> Tensor:
         """How many codebooks each item uses: all, or for a share of the items a random number."""

@@ -13,6 +13,7 @@ from pytorch_lightning.cli import LRSchedulerCallable, OptimizerCallable
 from torch import Tensor
 
 from audiolm_kit import checkpoint, provenance
+from audiolm_kit.codec.beginning import encoder_is_idle, gives_phases_alone
 from audiolm_kit.codec.convnext import ConvNeXtDecoder, ConvNeXtEncoder
 from audiolm_kit.codec.discriminator import Judgement
 from audiolm_kit.codec.fourier_head import QUIETEST
@@ -75,17 +76,14 @@ class PostfilterTask(Task):
         self.base, self.base_fingerprint = base, checkpoint.fingerprint(begun)
         self.codec = with_postfilter(begun, postfilter, refine, width, layers)
         self.discriminator = SpectrogramDiscriminator(discriminator)
-        self.loss_weights, self.discriminator_rate, self.crop_seconds = (
-            dict(loss_weights),
-            discriminator_rate,
-            crop_seconds,
-        )
+        self.loss_weights, self.crop_seconds = dict(loss_weights), crop_seconds
+        self.discriminator_rate = discriminator_rate
         self.make_optimizer, self.make_scheduler = optimizer, scheduler
 
     @property
     def decoder(self) -> ConvNeXtDecoder:
         """What learns, but for its linear way."""
-        return cast("ConvNeXtDecoder", self.codec.decoder)
+        return cast(ConvNeXtDecoder, self.codec.decoder)
 
     def training_step(self, batch: SoundBatch, batch_idx: int) -> None:
         """One step of the discriminator and one of the decoder."""
@@ -144,16 +142,11 @@ class PostfilterTask(Task):
     def _magnitudes(self, audio: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """[B, C, L] -> log magnitudes as the linear way says them, as they are made, and as they are; [B * C, S, F]."""
         with torch.no_grad():
-            given = self.codec.body_input(audio)
+            given = self.codec.normalised(audio)
             latents = self.codec.latents(self.codec.codes(self.codec.encoder(given), self.codec.num_codebooks))
             real = self.decoder.head.measured(given).flatten(0, 1)
         loud, made = self.decoder.head.drawn_magnitudes(self.decoder.frames(latents))
         return loud.detach().clamp_min(QUIETEST), made, real  # the discriminator's way back ends there
-
-    @staticmethod
-    def _pair(either: Any) -> list[Any]:
-        """What Lightning keeps for decoder and discriminator: it types a list as perhaps one, perhaps none."""
-        return cast("list[Any]", either)
 
     def configure_optimizers(self) -> tuple[list[Any], list[Any]]:
         """One optimizer and one schedule for the decoder, one of each for the discriminator."""
@@ -203,7 +196,8 @@ def with_postfilter(codec: NeuralCodec, filters: int, refine: int, width: int = 
         wanted = dataclasses.replace(wanted, width=width or body.width, decoder_layers=layers or body.decoder_layers)
     renewed = (wanted.width, wanted.decoder_layers) != (body.width, body.decoder_layers)
     if renewed:
-        if not is_only_begun(codec):
+        encoder, decoder = cast(ConvNeXtEncoder, codec.encoder), cast(ConvNeXtDecoder, codec.decoder)
+        if not (encoder_is_idle(encoder) and gives_phases_alone(decoder)):
             raise ValueError("the codec's blocks have learned, and would be lost: leave width and layers 0")
         wanted = dataclasses.replace(wanted, encoder_layers=0)  # nothing comes of them
     made = NeuralCodec(dataclasses.replace(codec.config, convnext=wanted))
@@ -211,16 +205,6 @@ def with_postfilter(codec: NeuralCodec, filters: int, refine: int, width: int = 
     kept = {name: weight for name, weight in codec.state_dict().items() if not (renewed and _among_blocks(name))}
     made.load_state_dict({**made.state_dict(), **kept})
     return made
-
-
-def is_only_begun(codec: NeuralCodec) -> bool:
-    """Whether nothing comes of a light body's blocks but phases: its linear way alone makes codes and magnitudes."""
-    if not (isinstance(codec.encoder, ConvNeXtEncoder) and isinstance(codec.decoder, ConvNeXtDecoder)):
-        return False
-    head, own = codec.decoder.head, codec.config.convnext
-    size = head.channels * own.bins
-    learned = (codec.encoder.leave.weight, head.project.weight[:size], head.project.weight[2 * size :])
-    return own.linear and not own.postfilter and not any(bool(weight.any()) for weight in learned)
 
 
 def _among_blocks(name: str) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytorch_lightning as pl
 import torch
@@ -76,6 +76,11 @@ class Task(pl.LightningModule):
             "seed": self.seed,
             "validated": self.validated,
         }
+
+    @staticmethod
+    def _pair(either: Any) -> list[Any]:
+        """What Lightning keeps for a task of two optimizers: it types a list as perhaps one, perhaps none."""
+        return cast("list[Any]", either)
 
     def shard(self, mesh: DeviceMesh, dtype: torch.dtype | None) -> None:
         """Cut the model up over the ranks of ``mesh`` (see ``sharding.shard``), before it has optimizers."""

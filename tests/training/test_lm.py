@@ -373,32 +373,3 @@ def test_impossible_options_are_refused(folder: Path, tmp_path: Path) -> None:
             [TokenBatch(torch.zeros(1, 2, 4).long(), torch.ones(1, 4).bool(), ["x"])], batch_size=None
         )
         make_trainer(tmp_path, 1).fit(make_task(folder), batches)
-
-
-# --- codes that begin with what they stand for
-
-
-def test_codes_begin_with_what_they_stand_for(folder: Path, tmp_path: Path) -> None:
-    class Begun(Callback):
-        def on_train_start(self, trainer: pl.Trainer, task: pl.LightningModule) -> None:
-            self.weights = {name: value.clone() for name, value in task.lm.state_dict().items()}
-
-    begun = Begun()
-    task = make_task(folder, codebook_init=True)
-    make_trainer(tmp_path, 1, begun).fit(task, make_data(folder))
-    entries = checkpoint.load(NeuralCodec, folder / "codec").entries
-    made = begun.weights["embedding.weight"].view(2, 17, 32)[:, :16]
-    for book in range(2):  # four dimensions span all sixteen embeddings, and in each the same codes lie near each other
-        assert int(torch.linalg.matrix_rank(made[book] - made[book].mean(0), rtol=1e-4)) == entries.shape[2]
-    heads = begun.weights["heads.weight"].view(2, 16, 32)
-    assert int(torch.linalg.matrix_rank(heads[0] - heads[0].mean(0), rtol=1e-4)) == entries.shape[2]
-
-
-def test_a_run_that_goes_on_does_not_begin_again(folder: Path, tmp_path: Path) -> None:
-    saved = ModelCheckpoint(tmp_path, every_n_train_steps=2, save_last=True, save_top_k=0)
-    whole, parts = Losses(), Losses()
-    make_trainer(tmp_path / "whole", 4, whole).fit(make_task(folder, codebook_init=True), make_data(folder))
-    make_trainer(tmp_path / "first", 2, saved).fit(make_task(folder, codebook_init=True), make_data(folder))
-    again = make_trainer(tmp_path / "second", 4, parts)
-    again.fit(make_task(folder, codebook_init=True), make_data(folder), ckpt_path=str(tmp_path / "last.ckpt"))
-    assert parts.values == whole.values[2:]
