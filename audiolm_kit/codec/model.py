@@ -306,7 +306,7 @@ class NeuralCodec(nn.Module):
         return count
 
     def normalised(self, audio: Tensor) -> Tensor:
-        """Audio [B, C, L] as the encoder reads it in training: as one segment and, where loudness is coded apart, at 1."""
+        """Audio [B, C, L] as the encoder reads it in training: one segment and, where loudness is coded apart, at 1."""
         return self.body_input(audio / self._loudness(audio))
 
     def body_input(self, audio: Tensor) -> Tensor:
