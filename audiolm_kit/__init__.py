@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from audiolm_kit.codec.opening import open_codec as open_codec
     from audiolm_kit.codec.streaming import StreamingDecoder as StreamingDecoder
     from audiolm_kit.codec.streaming import StreamingEncoder as StreamingEncoder
+    from audiolm_kit.evaluation.contrastive import ContrastiveScorer as ContrastiveScorer
     from audiolm_kit.evaluation.perceptual import ClapScorer as ClapScorer
     from audiolm_kit.inference.audiogen import AudioGen as AudioGen
     from audiolm_kit.inference.audiolm import AudioLM as AudioLM
@@ -30,6 +31,7 @@ _HOMES = {
     "AudioLM": "inference.audiolm",
     "ClapScorer": "evaluation.perceptual",
     "CodecConfig": "codec.model",
+    "ContrastiveScorer": "evaluation.contrastive",
     "ForeignCodec": "codec.foreign",
     "LMConfig": "lm.model",
     "MutualInformation": "inference.mutual_information",

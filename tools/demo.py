@@ -10,6 +10,7 @@ how it was made, OUT/page/index.html shows them side by side.
 from __future__ import annotations
 
 import argparse
+import math
 import sys
 import time
 from collections.abc import Sequence
@@ -23,6 +24,7 @@ from listening_page import Options, write_page
 
 from audiolm_kit import AudioGen, AudioLM, Sampling, StageSampling, audio, checkpoint
 from audiolm_kit.audio import Sound
+from audiolm_kit.inference.candidates import BROUGHT, Choice
 from audiolm_kit.published import names
 from audiolm_kit.published.names import Example
 
@@ -84,12 +86,16 @@ def speak(name: str, example: Example, folder: Path, seed: int) -> Heard:
     """An AudioGen says its texts."""
     model, texts, sampling = AudioGen.load(name, frozen=True), list(example.texts) or [""], Sampling(**example.sampling)
     begun = time.perf_counter()
-    made = model.generate(texts, example.seconds, sampling, seed)
+    if example.chosen:
+        made = model.best_of(texts, example.seconds, sampling, seed, **example.chosen)
+    else:
+        plain = model.generate(texts, example.seconds, sampling, seed)
+        made = [Choice(sound, seed + number, math.nan, ()) for number, sound in enumerate(plain)]
     taken = time.perf_counter() - begun
-    for number, (text, sound) in enumerate(zip(texts, made, strict=True)):
-        about = model.sidecar(text, example.seconds, sampling, seed + number)
-        keep(folder / "generated" / f"{name}-{number + 1}.wav", sound, about)
-    return Heard(name, "AudioGen", len(made), sum(map(length, made)), taken)
+    for number, (text, (sound, own, _, scores)) in enumerate(zip(texts, made, strict=True), 1):
+        about = model.sidecar(text, example.seconds, sampling, own, scores=scores, scorer=BROUGHT if scores else "")
+        keep(folder / "generated" / f"{name}-{number}.wav", sound, about)
+    return Heard(name, "AudioGen", len(made), sum(length(choice.sound) for choice in made), taken)
 
 
 def go_on(name: str, example: Example, folder: Path, seed: int) -> Heard:

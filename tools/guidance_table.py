@@ -11,13 +11,15 @@ from verdicts import Heard, arms, differences, floor, heard, plain, rights
 
 GAIN = 0.05
 """How many points guidance 3 has to add to guidance 1."""
+CHOOSERS = {"": "the model itself", "scorer": "its scorer"}
+"""Who chooses among takes."""
 
 
 def guidance_table(judges: ModuleType, sounds: Path, prefix: str, what: str, share: float) -> list[Entry]:
     """Adherence, diversity and distance to real sounds of the arms ``guidance/PREFIX-SEED-scale-SETTING``.
 
     A setting is a scale, as 3, with a temperature, as 3-temperature-0.8, and with takes, as 3-temperature-0.8-takes-4
-    (``sound_arms.setting``).
+    or 3-temperature-0.8-takes-4-scorer (``sound_arms.setting``).
 
     Args:
         sounds: has ``recordings/real`` and ``recordings/reconstruction`` too, the ceilings.
@@ -43,17 +45,19 @@ def guidance_table(judges: ModuleType, sounds: Path, prefix: str, what: str, sha
     return rows + price(judges, real, remade, found)
 
 
-def numbers(name: str) -> tuple[float, int, float]:
-    """A setting's temperature, takes and scale, by which settings are sorted: the usual temperature first."""
+def numbers(name: str) -> tuple[float, int, str, float]:
+    """A setting's temperature, takes, who chooses and scale: by these they are sorted, the usual temperature first."""
     rest, _, takes = name.partition("-takes-")
+    count, _, chooser = takes.partition("-")
     scale, _, temperature = rest.partition("-temperature-")
-    return -float(temperature or 1), int(takes or 1), float(scale)
+    return -float(temperature or 1), int(count or 1), chooser, float(scale)
 
 
 def told(name: str) -> str:
     """A setting as the table says it."""
     rest, _, takes = name.partition("-takes-")
-    best = f"the best of {takes} takes by the model itself, " if takes else ""
+    count, _, chooser = takes.partition("-")
+    best = f"the best of {count} takes by {CHOOSERS[chooser]}, " if takes else ""
     return f"{best}guidance {rest.replace('-temperature-', ', temperature ')}"
 
 

@@ -43,6 +43,7 @@ from audiolm_kit import (
     provenance,
 )
 from audiolm_kit.audio import Sound
+from audiolm_kit.evaluation.contrastive import ContrastiveScorer
 from audiolm_kit.published import names
 from audiolm_kit.published.names import Example
 
@@ -66,6 +67,8 @@ class Order:
     """Of all published models."""
     phases: bool = False
     """Leave out blocks of a begun decoder that give phases alone, see ``publish_idle``."""
+    scorer: Path | None = None
+    """Folder of a small CLAP that an AudioGen brings, to choose among takes (``ContrastiveScorer``)."""
 
     def __post_init__(self) -> None:
         if not names.NAME.fullmatch(self.name):
@@ -94,6 +97,8 @@ def publish(order: Order) -> Published:
     shown = tables(order.about, ROOT)  # what is missing is said before the work
     before, model = opened(order.source), opened(order.source)
     refuse_fetched(model)
+    if order.scorer is not None:
+        before, model = (with_scorer(each, order.scorer) for each in (before, model))
     model, left_out = without_idle(model, order.phases)
     parts = parts_of(model)
     small = {name: eight_bits.rounded(part) for name, part in parts.items() if isinstance(part, StreamLM)}
@@ -129,6 +134,17 @@ def opened(folder: Path) -> Model:
     return KINDS[kind].load(folder)
 
 
+def with_scorer(model: Model, scorer: Path) -> Model:
+    """The model, bringing what chooses among its takes; that keeps its weights as they are, for it is small.
+
+    Raises:
+        ValueError: it is no AudioGen.
+    """
+    if not isinstance(model, AudioGen):
+        raise ValueError("only an AudioGen reads the texts that a scorer judges by: leave scorer out")
+    return AudioGen(model.codec, model.lm, model.conditioner, ContrastiveScorer.load(scorer))
+
+
 def parts_of(model: Model) -> dict[str, nn.Module]:
     """What has weights, by where it stands in a checkpoint's folder."""
     if isinstance(model, AudioGen):
@@ -162,7 +178,7 @@ def without_idle(model: Model, phases: bool) -> tuple[Model, str]:
     told = f" Of the codec's {before:,} weights {before - after:,} did nothing and are left out"
     told += ", those among them that gave phases which decoding replaces by noise." if phases else "."
     if isinstance(model, AudioGen):
-        return AudioGen(codec, model.lm, model.conditioner), told
+        return AudioGen(codec, model.lm, model.conditioner, model.scorer), told
     return AudioLM(model.semantic, codec, model.stages), told
 
 
@@ -206,7 +222,7 @@ def tried(model: Model, draft: Path, example: Example) -> tuple[list[Sound], lis
     """Sounds that both models are compared by, and what is heard in each: made by the model, or its prompts."""
     if isinstance(model, AudioGen):
         texts = list(example.texts) or [""]
-        return model.generate(texts, example.seconds, sampling_of("AudioGen", example)), texts
+        return model.generate(texts, example.seconds, sampling_of("AudioGen", example), **example.chosen), texts
     prompts = [audio.read(draft / name) for name in example.prompts]
     return prompts or model.generate(2, example.seconds, sampling_of("AudioLM", example)), []
 
@@ -242,11 +258,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     add("--about", type=Path, help="YAML of what the card must say; tools/published/NAME.yaml if not given")
     add("--prompts", type=Path, nargs="+", default=[], help="recordings that the demonstration continues")
     add("--phases", action="store_true", help="leave out blocks of a begun decoder that give phases alone")
+    add("--scorer", type=Path, help="folder of a small CLAP (ContrastiveTask) that comes along and chooses among takes")
     add("-o", "--output", type=Path, default=names.FOLDER, help="folder of all published models")
     given = parser.parse_args(arguments)
     try:
         about = read_about(given.about or ROOT / "tools" / "published" / f"{given.name}.yaml")
-        order = Order(given.source, given.name, about, tuple(given.prompts), given.output, given.phases)
+        order = Order(given.source, given.name, about, tuple(given.prompts), given.output, given.phases, given.scorer)
         done = publish(order)
     except (ValueError, OSError) as error:
         parser.exit(2, f"{parser.prog}: {error}\n")

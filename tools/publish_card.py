@@ -141,11 +141,12 @@ def _use(kind: str, name: str, example: Example) -> str:
         names = "AudioLM"
         call = f'[sound] = model.continue_([audio.read("prompt.wav")], seconds={example.seconds:g}, seed=0)'
     else:
-        options = " ".join(f"--{option} {value}" for option, value in example.sampling.items())
+        options = " ".join(f"--{option} {value}" for option, value in {**example.sampling, **example.chosen}.items())
         command = f'audiolm-kit generate {name} "{text}" -o sound.wav {options}'.rstrip()
         names = "AudioGen, Sampling" if example.sampling else "AudioGen"
         chosen = ", ".join(f"{option}={value}" for option, value in example.sampling.items())
         sampling = f", sampling=Sampling({chosen})" if chosen else ""
-        call = f"[sound] = model.generate([{json.dumps(text)}], seconds={example.seconds:g}{sampling}, seed=0)"
+        takes = "".join(f", {option}={value}" for option, value in example.chosen.items())
+        call = f"[sound] = model.generate([{json.dumps(text)}], seconds={example.seconds:g}{sampling}, seed=0{takes})"
     made = MADE.format(names=names, kind=kind, name=name, call=call)
     return f"It comes with audiolm_kit.\n\n```sh\n{command}\n```\n\n{made}"

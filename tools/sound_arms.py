@@ -33,7 +33,8 @@ BOLD = Sampling(guidance_scale=3.0, temperature=0.8)
 SETTINGS = (*(Sampling(guidance_scale=scale) for scale in (1.0, 2.0, 3.0, 5.0)), BOLD)
 """What an experiment on guidance compares."""
 TAKES = 4
-"""And the best of so many takes under the last of them, by the model's own judgement."""
+"""And the best of so many takes under the last of them."""
+OWN_CHOICE = ("scorer", "self")
 
 
 @dataclass(frozen=True)
@@ -60,19 +61,24 @@ class Arm:
     prompt_seconds: float = 0.0
     """How much of each prompt is given; the sound is ``seconds`` long, the prompt included."""
     candidates: int = 1
-    """Takes of each sound, of which the model itself chooses one."""
+    """Takes of each sound, of which one is chosen."""
+    scorer: str = "self"
+    """By what: the model itself, or where it is empty the scorer that the model brings."""
 
     @property
     def told(self) -> Entry:
-        """All that decides what its sounds are; one take of each needs no word."""
+        """All that decides what its sounds are; one take of each needs no word, nor does a model's own choice."""
         told = dataclasses.asdict(self)
-        return {name: value for name, value in told.items() if name != "candidates" or value > 1}
+        return {name: value for name, value in told.items() if (name, value) not in (("candidates", 1), OWN_CHOICE)}
 
 
-def setting(sampling: Sampling, candidates: int = 1) -> str:
-    """How an arm of guidance is called: its scale, and where they are not 1 its temperature and its takes."""
+def setting(sampling: Sampling, candidates: int = 1, scorer: str = "self") -> str:
+    """How an arm of guidance is called: its scale, and where they are not 1 its temperature and its takes.
+
+    Behind takes stands who chooses, where that is not the model itself.
+    """
     temperature = "" if sampling.temperature == 1 else f"-temperature-{sampling.temperature:g}"
-    takes = "" if candidates == 1 else f"-takes-{candidates}"
+    takes = "" if candidates == 1 else f"-takes-{candidates}{'' if scorer else '-scorer'}"
     return f"scale-{sampling.guidance_scale:g}{temperature}{takes}"
 
 
@@ -83,6 +89,11 @@ def guided(model: str, seconds: float, seed: int) -> list[Arm]:
         Arm(f"{model}-{setting(sampling, takes)}", sampling, seconds, seed, candidates=takes)
         for sampling, takes in compared
     ]
+
+
+def chosen(model: str, seconds: float, seed: int) -> Arm:
+    """The best of several takes by the scorer that the model brings, beside those of ``guided``."""
+    return Arm(f"{model}-{setting(BOLD, TAKES, '')}", BOLD, seconds, seed, candidates=TAKES, scorer="")
 
 
 @dataclass(frozen=True)
@@ -149,14 +160,14 @@ def write_sounds(
 
 def make(model: AudioGen | Wordless, arm: Arm, items: Sequence[Item], numbers: Sequence[int]) -> list[Sound]:
     """The sounds of these items."""
-    chosen, seeds = [items[number] for number in numbers], [arm.seed + number for number in numbers]
-    texts = [item.text for item in chosen]
+    asked, seeds = [items[number] for number in numbers], [arm.seed + number for number in numbers]
+    texts = [item.text for item in asked]
     if not arm.prompt_seconds:
         assert not isinstance(model, Wordless), "without words there is a prompt"
-        judged: Entry = {"candidates": arm.candidates, "scorer": "self"} if arm.candidates > 1 else {}
+        judged: Entry = {"candidates": arm.candidates, "scorer": arm.scorer or None} if arm.candidates > 1 else {}
         return model.generate(texts, arm.seconds, arm.sampling, seeds, **judged)
     prompts = [
-        read(item.prompt.path, item.prompt.start, arm.prompt_seconds) for item in chosen if item.prompt is not None
+        read(item.prompt.path, item.prompt.start, arm.prompt_seconds) for item in asked if item.prompt is not None
     ]
     return model.continue_(prompts, arm.seconds, texts, arm.sampling, seeds)
 

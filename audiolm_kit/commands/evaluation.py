@@ -99,7 +99,7 @@ def judges_of(plan: Plan, codec: str, device: str) -> Judges:
     """Open all models of a plan."""
     from audiolm_kit import checkpoint
     from audiolm_kit.evaluation.job import Judges
-    from audiolm_kit.evaluation.listeners import Clap, Recogniser, Voice
+    from audiolm_kit.evaluation.listeners import Recogniser, Voice, clap
 
     opened = opened_codec(codec, device) if plan.wants_codec else None
     return Judges(
@@ -109,7 +109,7 @@ def judges_of(plan: Plan, codec: str, device: str) -> Judges:
         device=device,
         embedders=[embedder_of(model, opened, codec, device) for model in plan.embedders],
         classifiers=[embedder_of(model, opened, codec, device, classes=True) for model in plan.classifiers],
-        scorers=[function_or(Clap, model, device) for model in plan.scorers],
+        scorers=[function_or(clap, model, device) for model in plan.scorers],
         recognisers=[function_or(Recogniser, model, device) for model in plan.recognisers],
         voices=[function_or(Voice, model, device) for model in plan.voices],
     )
@@ -139,12 +139,12 @@ def embedder_of(model: Model, codec: AnyCodec | None, codec_name: str, device: s
     if model.kind == "encodec":
         return listeners.encodec(model.name, device, model.pool)
     if model.kind == "clap":
-        return listeners.SoundsOf(listeners.Clap(model.name, device))
+        return listeners.SoundsOf(listeners.clap(model.name, device))
     return listeners.Tagger(model.name, device, embeds=not classes)
 
 
 def function_or(kind: Any, model: Model, device: str) -> Any:
-    """The function that a plan names, or a model of transformers."""
+    """The function that a plan names, or a model."""
     from audiolm_kit.evaluation.embedding import function_of
 
     return function_of(model.name) if model.kind == "function" else kind(model.name, device)

@@ -34,7 +34,8 @@ def generate(
         texts (str, optional): What is to be heard; several texts make several sounds.
         text: A further text; or a line of a timeline, as in --text "0-4: rain" --text "4-8: rain and a dog barking".
         candidates: How many are made for each text; the one that the scorer likes best is kept.
-        scorer: What likes them: self, which is the model itself, or the folder of a CLAP, or its name on the hub.
+        scorer: What likes them: self, which is the model itself, or a CLAP's folder, of ours or of transformers, or its
+            name on the hub; nothing is the scorer that the model brings, if it does.
         semantics_of: With an AudioLM, a recording to say anew, in another voice.
         voice: A recording in whose voice that is said.
     """

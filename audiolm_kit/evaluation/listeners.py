@@ -16,6 +16,7 @@ from torch import Tensor
 
 from audiolm_kit import audio
 from audiolm_kit.audio import Sound
+from audiolm_kit.evaluation.contrastive import ContrastiveScorer
 from audiolm_kit.evaluation.embedding import FrameEmbedder, Pool, digest
 from audiolm_kit.evaluation.perceptual import ClapScorer, opened, speech_recogniser, windows
 
@@ -71,11 +72,16 @@ class Clap(ClapScorer):
         self.fingerprint = digest("clap", weights_of(self._model, self._extractor))
 
 
+def clap(name: str, device: str = "cpu") -> Clap | ContrastiveScorer:
+    """The CLAP of a folder or of the hub; of a folder also a small one that a ContrastiveTask trained."""
+    return ContrastiveScorer.load(name, device) if ContrastiveScorer.lies_in(name) else Clap(name, device)
+
+
 @dataclass(frozen=True)
 class SoundsOf:
     """The half of a CLAP that hears."""
 
-    clap: Clap
+    clap: Clap | ContrastiveScorer
 
     @property
     def name(self) -> str:

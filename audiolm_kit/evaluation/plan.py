@@ -25,7 +25,8 @@ class Model:
     """A model that listens."""
 
     kind: Kind
-    """``codec``: the latents of the codec that the command is given. Of transformers ``clap``, ``ast``, ``ssl``
+    """``codec``: the latents of the codec that the command is given. Of transformers ``clap`` (or a
+    small one of our own, ``ContrastiveTask``), ``ast``, ``ssl``
     (HuBERT, WavLM, wav2vec 2, w2v-BERT 2.0), ``encodec``, ``voice`` (x-vectors), ``recogniser`` (of speech).
     ``function``: any."""
     name: str = ""

@@ -18,8 +18,9 @@ from audiolm_kit import __version__, checkpoint, hub
 from audiolm_kit.audio import Sound
 from audiolm_kit.codec.opening import AnyCodec, open_codec
 from audiolm_kit.conditioning import Context, TextConditioner, text_files, text_folders
+from audiolm_kit.evaluation.contrastive import ContrastiveScorer
 from audiolm_kit.evaluation.perceptual import Scorer
-from audiolm_kit.inference.candidates import OWN, Choice, best_of, scorer_of
+from audiolm_kit.inference.candidates import Choice, best_of_items, judge_of
 from audiolm_kit.inference.items import (
     Item,
     Text,
@@ -34,7 +35,6 @@ from audiolm_kit.inference.items import (
     whole_frames,
     windows_of,
 )
-from audiolm_kit.inference.mutual_information import MutualInformation
 from audiolm_kit.inference.precision import Dtype, Precision, told
 from audiolm_kit.inference.prompts import prompted
 from audiolm_kit.inference.streaming import Request, Row, Section, Windows, chunks, codes, regrouped, sound
@@ -44,6 +44,8 @@ from audiolm_kit.lm.quantize import refuse_quantized
 from audiolm_kit.lm.sampling import Sampling
 
 KIND = "AudioGen"
+SCORER = "scorer"
+"""The folder in a checkpoint of the small CLAP that it brings, if it does."""
 
 
 class AudioGen:
@@ -59,7 +61,14 @@ class AudioGen:
             play(chunk.samples)
     """
 
-    def __init__(self, codec: AnyCodec, lm: StreamLM, conditioner: TextConditioner | None = None) -> None:
+    def __init__(
+        self,
+        codec: AnyCodec,
+        lm: StreamLM,
+        conditioner: TextConditioner | None = None,
+        scorer: ContrastiveScorer | None = None,
+    ) -> None:
+        """Put together what belongs together; a scorer chooses among ``candidates`` where no other is named."""
         wanted = (codec.num_codebooks, codec.codebook_size)
         if (lm.config.num_codebooks, lm.config.codebook_size) != wanted:
             raise ValueError(
@@ -68,9 +77,12 @@ class AudioGen:
             )
         if (lm.config.text.kind == "none") != (conditioner is None):
             raise ValueError(f"the model reads text of kind {lm.config.text.kind!r}: give the conditioner of that kind")
-        self.codec, self.lm, self.conditioner = codec.eval(), lm.eval(), conditioner
+        if scorer is not None and (conditioner is None or scorer.folder is None):
+            what = "reads no text" if conditioner is None else "would copy its folder, and it has none"
+            raise ValueError(f"the model cannot bring a scorer: it {what}; give it to generate")
+        self.codec, self.lm, self.conditioner, self.scorer = codec.eval(), lm.eval(), conditioner, scorer
         self.fingerprints = checkpoint.bundle_fingerprints(
-            {"codec": codec, "lm": lm}, text_files(conditioner), text_folders(conditioner)
+            {"codec": codec, "lm": lm}, text_files(conditioner), self._folders
         )
 
     @classmethod
@@ -104,7 +116,8 @@ class AudioGen:
         lm = checkpoint.load(StreamLM, folder / "lm")
         text = lm.config.text
         conditioner = TextConditioner.load(text, folder) if text.kind != "none" else None
-        model = cls(codec, lm, conditioner)
+        brings = (folder / SCORER).is_dir()
+        model = cls(codec, lm, conditioner, ContrastiveScorer.load(folder / SCORER, device) if brings else None)
         checkpoint.check_bundle(folder, KIND, model.fingerprints)  # of the weights as they are stored
         precision.put(lm, device)
         return model
@@ -118,7 +131,13 @@ class AudioGen:
         """
         refuse_quantized(self.lm)
         parts, texts = {"codec": self.codec, "lm": self.lm}, self.conditioner
-        checkpoint.save_bundle(folder, KIND, parts, text_files(texts), folders=text_folders(texts))
+        checkpoint.save_bundle(folder, KIND, parts, text_files(texts), folders=self._folders)
+
+    @property
+    def _folders(self) -> dict[str, Path]:
+        """What its checkpoint holds beside its parts, copied whole: a T5, a scorer."""
+        brought = self.scorer.folder if self.scorer is not None else None
+        return text_folders(self.conditioner) | ({} if brought is None else {SCORER: brought})
 
     @property
     def sample_rate(self) -> int:
@@ -157,14 +176,14 @@ class AudioGen:
             overlap: seconds at the end of a window that the next one begins with; None for 0.3 of a window or, where a
                 timeline changes without windows, for 1 s. It belongs to the window's seconds.
             candidates: how many are made for each text; the best of them is kept, see ``best_of``.
-            scorer: what judges them: "self" the model itself (``MutualInformation``), or the name of a CLAP, or any
-                function of sounds and texts.
+            scorer: what judges them: "self" the model itself (``MutualInformation``), or the name or folder of a CLAP,
+                or any function of sounds and texts. None is the scorer that the model brings.
 
         Raises:
             ValueError: no text, no positive length, a text for a model without text, too few seeds or negatives, an
                 overlap that leaves a window nothing to make, or candidates without a scorer.
         """
-        if scorer is not None:
+        if scorer is not None or candidates != 1:
             choices = self.best_of(
                 texts,
                 seconds,
@@ -177,8 +196,6 @@ class AudioGen:
                 overlap=overlap,
             )
             return [choice.sound for choice in choices]
-        if candidates != 1:
-            raise ValueError(f"candidates is {candidates}, but nothing judges them: give a scorer")
         items = self._items(texts, seconds, seed, negative)
         return self._made(items, sampling, windows_of(window, overlap, texts, self.codec.frame_rate))
 
@@ -190,7 +207,7 @@ class AudioGen:
         seed: int | Sequence[int] = 0,
         *,
         candidates: int,
-        scorer: Scorer | str,
+        scorer: Scorer | str | None = None,
         negative: str | Sequence[str] = "",
         window: float | None = None,
         overlap: float | None = None,
@@ -202,29 +219,16 @@ class AudioGen:
         Args:
             texts: as in ``generate``, and so is what is not named here; a timeline, which is no one text, is refused.
             candidates: how many are made for each text.
-            scorer: what judges them (``evaluation.perceptual.Scorer``), "self" for the model itself, or the name of a
-                CLAP.
+            scorer: what judges them (``evaluation.perceptual.Scorer``), "self" for the model itself, or the name or
+                folder of a CLAP; None is the scorer that the model brings.
 
         Raises:
             ValueError: as ``generate`` and ``candidates.best_of``.
         """
         items = self._items(texts, seconds, seed, negative)
-        if not all(isinstance(item.text, str) for item in items):
-            raise ValueError("candidates are judged by one text, and a timeline has several: make it without a scorer")
         windows = windows_of(window, overlap, texts, self.codec.frame_rate)
-        judge = MutualInformation(self) if scorer == OWN else scorer_of(scorer, str(self.device))
-        best: dict[int, Choice] = {}
-        for unwanted in dict.fromkeys(item.negative for item in items):
-            places = [i for i, item in enumerate(items) if item.negative == unwanted]
-            like = items[places[0]]
-
-            def make(texts: list[str], seeds: list[int], like: Item = like) -> list[Sound]:
-                pairs = zip(texts, seeds, strict=True)
-                return self._made([like._replace(text=text, seed=seed) for text, seed in pairs], sampling, windows)
-
-            own_texts, own_seeds = [str(items[i].text) for i in places], [items[i].seed for i in places]
-            best.update(zip(places, best_of(make, own_texts, own_seeds, candidates, judge), strict=True))
-        return [best[i] for i in range(len(items))]
+        judge = judge_of(self, scorer, candidates)
+        return best_of_items(lambda some: self._made(some, sampling, windows), items, candidates, judge)
 
     def continue_(
         self,

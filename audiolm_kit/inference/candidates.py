@@ -7,17 +7,22 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from torch import Tensor
 
 from audiolm_kit.audio import Sound
+from audiolm_kit.evaluation.contrastive import ContrastiveScorer
 from audiolm_kit.evaluation.perceptual import ClapScorer, Scorer
+from audiolm_kit.inference.items import Item
+from audiolm_kit.inference.mutual_information import Captioned, MutualInformation
 
 TOGETHER = 32
 """Sounds that are asked for and held at once, or as many as there are candidates; the choice does not depend on it."""
 OWN = "self"
 """In the place of a CLAP's name: the model that makes the sounds judges them, too (``mutual_information``)."""
+BROUGHT = "its own"
+"""In notes, in the place of a scorer's name: the one that the model brings."""
 STRIDE = 0x9E3779B1
 """Between the seeds of an item's candidates: odd, and 2**32 over the golden ratio."""
 
@@ -47,7 +52,7 @@ def best_of(
         seeds: One for each item, from -2**63 to 2**64 - 1; candidate j has `candidate_seed(seed, j)`, so that the
             first candidate is the sound without candidates and more candidates are never worse by the scorer.
         candidates: How many are made for each text.
-        scorer: Judges sounds by texts; a name is that of a CLAP, see `scorer_of`.
+        scorer: Judges sounds by texts; a name is that of a CLAP or of a folder, see `scorer_of`.
 
     Raises:
         ValueError: No candidates, not one seed for each text, or a scorer whose answer is not one number for each pair.
@@ -73,6 +78,29 @@ def best_of(
     return choices
 
 
+def best_of_items(
+    make: Callable[[list[Item]], list[Sound]], items: Sequence[Item], candidates: int, judge: Scorer
+) -> list[Choice]:
+    """``best_of`` for items as an AudioGen makes them; those with the same negative text are made together.
+
+    Raises:
+        ValueError: A timeline among them, and as ``best_of``.
+    """
+    if not all(isinstance(item.text, str) for item in items):
+        raise ValueError("candidates are judged by one text, and a timeline has several: make it without a scorer")
+    best: dict[int, Choice] = {}
+    for unwanted in dict.fromkeys(item.negative for item in items):
+        places = [i for i, item in enumerate(items) if item.negative == unwanted]
+        like = items[places[0]]
+
+        def made(texts: list[str], seeds: list[int], like: Item = like) -> list[Sound]:
+            return make([like._replace(text=text, seed=seed) for text, seed in zip(texts, seeds, strict=True)])
+
+        texts, seeds = [str(items[i].text) for i in places], [items[i].seed for i in places]
+        best.update(zip(places, best_of(made, texts, seeds, candidates, judge), strict=True))
+    return [best[i] for i in range(len(items))]
+
+
 def candidate_seed(seed: int, candidate: int) -> int:
     """``seed + candidate * STRIDE``, less 2**64 where that is past 2**64 - 1; candidate 0 has the seed itself.
 
@@ -85,9 +113,35 @@ def candidate_seed(seed: int, candidate: int) -> int:
     return derived if derived < 2**64 else derived - 2**64
 
 
+class Bringing(Captioned, Protocol):
+    """A model that may bring a scorer of its own: an ``AudioGen``."""
+
+    scorer: ContrastiveScorer | None
+
+
+def judge_of(model: Bringing, scorer: Scorer | str | None, candidates: int) -> Scorer:
+    """What a model's takes are judged by: what is named, the model itself, or the scorer that it brings.
+
+    Raises:
+        ValueError: None is named, and the model brings none.
+    """
+    if scorer == OWN:
+        return MutualInformation(model)
+    if scorer is not None:
+        return scorer_of(scorer, str(model.device))
+    if model.scorer is None:
+        raise ValueError(
+            f"candidates is {candidates}, but nothing judges them, and this model brings no scorer: "
+            "give one, self or a CLAP"
+        )
+    return model.scorer
+
+
 def scorer_of(scorer: Scorer | str, device: str = "cpu") -> Scorer:
-    """The scorer itself, or the CLAP of that name: a folder, or a name on the hub."""
-    return ClapScorer(scorer, device) if isinstance(scorer, str) else scorer
+    """The scorer itself, or that of a folder, small or a CLAP of transformers, or the CLAP of a name on the hub."""
+    if not isinstance(scorer, str):
+        return scorer
+    return ContrastiveScorer.load(scorer, device) if ContrastiveScorer.lies_in(scorer) else ClapScorer(scorer, device)
 
 
 def checked(scores: Tensor, texts: Sequence[str]) -> list[float]:

@@ -15,7 +15,7 @@ from audiolm_kit import audio, checkpoint
 from audiolm_kit.audio import Sound
 from audiolm_kit.inference import outlet
 from audiolm_kit.inference.audiogen import AudioGen
-from audiolm_kit.inference.candidates import OWN, Choice, scorer_of
+from audiolm_kit.inference.candidates import BROUGHT, OWN, Choice, scorer_of
 from audiolm_kit.inference.items import BATCH, Text, length_of
 from audiolm_kit.inference.timeline import is_timeline
 from audiolm_kit.lm.sampling import Sampling
@@ -51,10 +51,10 @@ class Order:
     scorer: str = ""
 
     def __post_init__(self) -> None:
-        if self.candidates != 1 and not self.scorer:
-            raise ValueError(f"candidates is {self.candidates}, but nothing judges them: give scorer, self or a CLAP")
-        if self.scorer and is_timeline(self.texts):
-            raise ValueError("candidates are judged by one text, and a timeline has several: leave scorer out")
+        if self.judged and is_timeline(self.texts):
+            raise ValueError(
+                "candidates are judged by one text, and a timeline has several: leave candidates and scorer out"
+            )
         if len(self.texts) == 0:
             raise ValueError("the following arguments are required: texts ('' leaves it to the model)")
         if self.endless and (self.stream != outlet.STANDARD_OUTPUT or self.seconds is not None):
@@ -62,12 +62,17 @@ class Order:
         if self.stream and self.output:
             raise ValueError("output and stream are both given: give one (--stream - | tee FILE.wav is heard and kept)")
         if self.stream:
-            if len(self.sounds) > 1 or self.scorer:
+            if len(self.sounds) > 1 or self.judged:
                 raise ValueError("a stream is one sound, and out before it could be judged: give output in its place")
             outlet.check(self.stream)
         else:
             _ = self.paths
         _ = self.length
+
+    @property
+    def judged(self) -> bool:
+        """Whether takes are judged: by the scorer that is named, or by the model's own."""
+        return bool(self.scorer) or self.candidates != 1
 
     @property
     def sounds(self) -> list[Text]:
@@ -97,13 +102,14 @@ class Order:
             self._pour(model)
             return
         sounds, paths = self.sounds, self.paths
-        scorer = scorer_of(self.scorer, str(model.device)) if self.scorer not in ("", OWN) else self.scorer
+        named = self.scorer not in ("", OWN)
+        scorer = scorer_of(self.scorer, str(model.device)) if named else self.scorer or None
         with tqdm(total=len(sounds), unit="sound", disable=not sys.stderr.isatty() or len(sounds) == 1) as progress:
             for first in range(0, len(sounds), BATCH):
                 texts = sounds[first : first + BATCH]
                 seeds = range(self.seed + first, self.seed + first + len(texts))
                 given: Any = (texts, self.length, self.sampling, seeds)
-                if scorer:
+                if self.judged:
                     best = model.best_of(*given, candidates=self.candidates, scorer=scorer, **self.making)
                 else:
                     made = zip(model.generate(*given, **self.making), seeds, strict=True)
@@ -136,7 +142,7 @@ class Order:
         self, model: AudioGen, text: Text, seconds: float, seed: int, prompt: str = "", scores: Sequence[float] = ()
     ) -> dict[str, Any]:
         """How a sound was made."""
-        judged: Any = {"scores": scores, "scorer": self.scorer} if scores else {}
+        judged: Any = {"scores": scores, "scorer": self.scorer or BROUGHT} if scores else {}
         return model.sidecar(text, seconds, self.sampling, seed, prompt, **self.making, **judged)
 
 

@@ -34,6 +34,13 @@ class Example:
     """Of each sound; a prompt's are among them."""
     sampling: Mapping[str, Any] = field(default_factory=dict)
     """Fields of ``Sampling`` that differ from its defaults; of an AudioLM its stages, and their temperatures."""
+    candidates: int = 1
+    """Takes of each text, of which an AudioGen's own scorer chooses one."""
+
+    @property
+    def chosen(self) -> dict[str, Any]:
+        """Options of ``AudioGen.generate``; none for a single take."""
+        return {"candidates": self.candidates} if self.candidates > 1 else {}
 
 
 def models() -> dict[str, str]:

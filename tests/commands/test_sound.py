@@ -153,7 +153,7 @@ def test_a_model_judges_its_own_candidates(audiogen_folder: Path, tmp_path: Path
         (["rain", "--endless", "--stream", "x.wav"], "only what streams to standard output is endless"),
         (["rain", "--endless", "--stream", "-"], "a sound without an end is made window after window: give window"),
         (["rain", "--endless", "--seconds", "3", "--stream", "-"], "and no seconds"),
-        (["rain", "--candidates", "2", "-o", "x.wav"], "candidates is 2, but nothing judges them: give scorer"),
+        (["rain", "--candidates", "2", "-o", "x.wav"], "this model brings no scorer: give one"),
         (["0-1: rain", "--candidates", "2", "--scorer", "x", "-o", "x.wav"], "a timeline has several"),
         (["0-1: rain", "a bell", "-o", "x.wav"], "'a bell' has no time range"),
         (["0-: rain", "-o", "x.wav"], "'0-: rain', has no end: give seconds"),

@@ -173,7 +173,9 @@ def test_one_candidate_is_the_plain_sound(model: AudioGen) -> None:
 
 
 def test_candidates_need_a_judge_and_one_text(model: AudioGen) -> None:
-    with pytest.raises(ValueError, match="candidates is 2, but nothing judges them: give a scorer"):
+    with pytest.raises(
+        ValueError, match="candidates is 2, but nothing judges them, and this model brings no scorer: give one"
+    ):
         model.generate(["rain"], 0.2, candidates=2)
     with pytest.raises(ValueError, match="a timeline has several"):
         model.generate([["0-0.2: rain"]], candidates=2, scorer=middle)
