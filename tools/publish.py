@@ -17,6 +17,7 @@ import dataclasses
 import json
 import shutil
 import sys
+import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,7 +44,9 @@ from audiolm_kit import (
     provenance,
 )
 from audiolm_kit.audio import Sound
-from audiolm_kit.evaluation.contrastive import ContrastiveScorer
+from audiolm_kit.conditioning import text_files
+from audiolm_kit.evaluation.contrastive import KIND as SCORER_KIND
+from audiolm_kit.evaluation.contrastive import PART, ContrastiveScorer
 from audiolm_kit.published import names
 from audiolm_kit.published.names import Example
 
@@ -95,10 +98,15 @@ def publish(order: Order) -> Published:
             or all models together would be too large.
     """
     shown = tables(order.about, ROOT)  # what is missing is said before the work
+    with tempfile.TemporaryDirectory() as folder:  # of the scorer, until it has been copied
+        return _published(order, shown, Path(folder))
+
+
+def _published(order: Order, shown: str, aside: Path) -> Published:
     before, model = opened(order.source), opened(order.source)
     refuse_fetched(model)
     if order.scorer is not None:
-        before, model = (with_scorer(each, order.scorer) for each in (before, model))
+        before, model = with_scorer(before, order.scorer), with_scorer(model, smaller(order.scorer, aside / "scorer"))
     model, left_out = without_idle(model, order.phases)
     parts = parts_of(model)
     small = {name: eight_bits.rounded(part) for name, part in parts.items() if isinstance(part, StreamLM)}
@@ -135,7 +143,7 @@ def opened(folder: Path) -> Model:
 
 
 def with_scorer(model: Model, scorer: Path) -> Model:
-    """The model, bringing what chooses among its takes; that keeps its weights as they are, for it is small.
+    """The model, bringing what chooses among its takes.
 
     Raises:
         ValueError: it is no AudioGen.
@@ -143,6 +151,16 @@ def with_scorer(model: Model, scorer: Path) -> Model:
     if not isinstance(model, AudioGen):
         raise ValueError("only an AudioGen reads the texts that a scorer judges by: leave scorer out")
     return AudioGen(model.codec, model.lm, model.conditioner, ContrastiveScorer.load(scorer))
+
+
+def smaller(scorer: Path, folder: Path) -> Path:
+    """A copy of a scorer in numbers of half the size."""
+    found = ContrastiveScorer.load(scorer)
+    halve(found.model)
+    checkpoint.save_bundle(folder, SCORER_KIND, {PART: found.model}, text_files(found.conditioner))
+    if facts := provenance.read(scorer):
+        checkpoint.write_json(folder / provenance.FILE, facts)
+    return folder
 
 
 def parts_of(model: Model) -> dict[str, nn.Module]:

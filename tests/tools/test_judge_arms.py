@@ -133,6 +133,8 @@ def test_a_guidance_table_says_what_was_gained_and_reached(tmp_path: Path) -> No
         write_heard(tmp_path / "guidance" / f"model-{seed}-{bold}", labels[:80] + wrong[:20], labels)
         chosen = sound_arms.setting(Sampling(guidance_scale=3.0, temperature=0.8), 4)
         write_heard(tmp_path / "guidance" / f"model-{seed}-{chosen}", labels[:85] + wrong[:15], labels)
+        scored = sound_arms.chosen(f"model-{seed}", 1.0, 0).name
+        write_heard(tmp_path / "guidance" / scored, labels[:88] + wrong[:12], labels)
     judges = SimpleNamespace(kad=lambda a, b: 1.5)
     rows = {each["what"]: each for each in guidance_table.guidance_table(judges, tmp_path, "model", "digit", 0.97)}
     assert rows["digit heard: guidance 1"]["value"] == pytest.approx(0.6)
@@ -150,9 +152,10 @@ def test_a_guidance_table_says_what_was_gained_and_reached(tmp_path: Path) -> No
     assert [name.removeprefix("digit heard: ") for name in heard] == [
         *("guidance 1", "guidance 3", "guidance 3, temperature 0.8"),
         "the best of 4 takes by the model itself, guidance 3, temperature 0.8",
+        "the best of 4 takes by its scorer, guidance 3, temperature 0.8",
     ]
-    assert [rows[each]["value"] for each in heard] == pytest.approx([0.6, 0.9, 0.8, 0.85])
-    assert ["rule" in rows[each] for each in heard] == [False, True, False, False]
+    assert [rows[each]["value"] for each in heard] == pytest.approx([0.6, 0.9, 0.8, 0.85, 0.88])
+    assert ["rule" in rows[each] for each in heard] == [False, True, False, False, False]
 
 
 def test_a_setting_that_was_not_run_is_named(tmp_path: Path) -> None:

@@ -48,6 +48,13 @@ def test_of_several_takes_the_model_keeps_one(model: AudioGen, tmp_path: Path) -
     torch.testing.assert_close(found.samples, wanted.samples, atol=1e-4, rtol=0)
 
 
+def test_of_several_takes_the_scorer_that_came_along_keeps_one(model: AudioGen, tmp_path: Path) -> None:
+    arm = sound_arms.chosen("plain", 0.2, 7)
+    assert arm.name not in {each.name for each in sound_arms.guided("plain", 0.2, 7)} and arm.told["scorer"] == ""
+    with pytest.raises(ValueError, match="this model brings no scorer"):
+        write_arm(model, arm, ITEMS, tmp_path)
+
+
 def test_a_stopped_arm_goes_on_and_a_finished_one_is_left_alone(model: AudioGen, tmp_path: Path) -> None:
     write_arm(model, ARM, ITEMS, tmp_path)
     before = modified(tmp_path / "plain-0")
