@@ -6,7 +6,7 @@ B batch, L samples.
 from __future__ import annotations
 
 import math
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -26,6 +26,8 @@ class CaptionedBatch(NamedTuple):
     audio: Tensor
     """[B, L], shorter sounds with silence before and behind."""
     texts: list[str]
+    kinds: list[str]
+    """Items of one kind fit one another's captions."""
 
 
 class CaptionedAudio(AudioData):
@@ -39,6 +41,8 @@ class CaptionedAudio(AudioData):
         sample_rate: in hertz; recordings are resampled to it.
         seconds: of a window.
         speed: recordings are played as much faster or slower, drawn so that twice as fast is as likely as half as fast.
+        kinds: of ``label``, sounds of one label fit one another's captions, and what else these say need not be heard;
+            of ``caption``, those of the same caption alone.
         noise_db: white noise is added, of a level from this range below the window's peak, in decibels.
     """
 
@@ -50,6 +54,7 @@ class CaptionedAudio(AudioData):
         batch_size: int = 48,
         speed: tuple[float, float] = (0.85, 1.18),
         noise_db: tuple[float, float] = (-70.0, -26.0),
+        kinds: Literal["caption", "label"] = "caption",
         valid_batches: int = 8,
         cache_megabytes: int = 1024,
         seed: int = 0,
@@ -70,7 +75,7 @@ class CaptionedAudio(AudioData):
             raise ValueError(f"speed is {list(speed)}, wanted a range above 0, as [0.85, 1.18]")
         if noise_db[0] > noise_db[1]:
             raise ValueError(f"noise_db is {list(noise_db)}, wanted a range from low to high")
-        self.speed, self.noise_db = speed, noise_db
+        self.speed, self.noise_db, self.kinds = speed, noise_db, kinds
 
     def setup(self, stage: str) -> None:
         """Read the manifest, and keep what has a caption."""
@@ -100,9 +105,10 @@ class CaptionedAudio(AudioData):
         batches = [self._batch([self._crop(row, 0.0)[0] for row in group], group) for group in groups]
         return DataLoader(batches, batch_size=None)  # type: ignore[arg-type]  # a list is a map-style dataset
 
-    @staticmethod
-    def _batch(windows: list[Tensor], rows: list[Row]) -> CaptionedBatch:
-        return CaptionedBatch(torch.stack(windows), [row.caption or "" for row in rows])
+    def _batch(self, windows: list[Tensor], rows: list[Row]) -> CaptionedBatch:
+        texts = [row.caption or "" for row in rows]
+        labels = [row.label or text for row, text in zip(rows, texts, strict=True)]
+        return CaptionedBatch(torch.stack(windows), texts, labels if self.kinds == "label" else texts)
 
     def _varied(self, row: Row, draw: np.random.Generator) -> Tensor:
         """A window of a recording at another speed and in noise, [L]."""

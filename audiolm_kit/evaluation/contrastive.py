@@ -134,8 +134,8 @@ class ContrastiveModel(nn.Module):
         Args:
             sounds: unit vectors [B, D].
             texts: those of their captions, [B, D].
-            same: [B, B] bool, which captions are the same. Their sounds belong to one another, too, and share what is
-                to be guessed (Khosla et al. 2020, arXiv:2004.11362, equation 2).
+            same: [B, B] bool, which captions are the same, or of one kind. Their sounds belong to one another, too, and
+                share what is to be guessed (Khosla et al. 2020, arXiv:2004.11362, equation 2).
         """
         logits = self.log_scale.clamp(max=HOTTEST).exp() * sounds @ texts.T
         wanted = same / same.sum(1, keepdim=True)

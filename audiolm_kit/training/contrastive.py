@@ -27,7 +27,8 @@ from audiolm_kit.training.throughput import Work
 class ContrastiveTask(Task):
     """Of each batch, which caption belongs to which sound (Wu et al. 2023, arXiv:2211.06687, section 3.1).
 
-    Sounds of one caption are no rivals: they share it. What is exported is a ``ContrastiveScorer``.
+    Sounds of one kind, by default of one caption, are no rivals: they share it (``CaptionedAudio.kinds``). What is
+    exported is a ``ContrastiveScorer``.
 
     Args:
         model: the architecture; its sample rate and seconds must be those of the data. With ``text.kind`` small, a
@@ -88,17 +89,17 @@ class ContrastiveTask(Task):
         return loss
 
     def validation_step(self, batch: CaptionedBatch, batch_idx: int) -> None:
-        """The same of sounds that are not learned, and how many find their caption among those of the batch."""
+        """The same of sounds that are not learned, and how many find a caption of theirs among those of the batch."""
         loss, found = self._told(batch)
         for name, value in (("valid/loss", loss), ("valid/found", found)):
             self.log(name, value, prog_bar=True, batch_size=len(batch.texts), sync_dist=True)
 
     def _told(self, batch: CaptionedBatch) -> tuple[Tensor, Tensor]:
-        """The loss, and the share of sounds to which no other caption of the batch is nearer than their own."""
+        """The loss, and the share of sounds to which of all captions in the batch one of their own kind is nearest."""
         assert self.conditioner is not None
         sounds = self.model.hear(batch.audio)
         texts = self.model.read(self.conditioner.prepare(batch.texts, self.device))
-        own = [batch.texts.index(text) for text in batch.texts]  # where a caption stands first
+        own = [batch.kinds.index(kind) for kind in batch.kinds]  # where a kind stands first
         places = torch.tensor(own, device=self.device)
         same = places[:, None] == places
         found = same.gather(1, (sounds @ texts.T).argmax(1, keepdim=True)).float().mean()

@@ -24,7 +24,8 @@ def manifest(tmp_path: Path) -> str:
         wave = 0.5 * torch.sin(2 * torch.pi * 100 * (1 + number % 4) * steps)
         audio.write(tmp_path / f"{number}.wav", audio.Sound(wave[None], RATE))
         split, caption = "train" if number % 4 else "valid", None if number == 11 else f"tone {number % 4}"
-        rows.append(Row(str(tmp_path / f"{number}.wav"), seconds, caption=caption, split=split))
+        label = "odd" if number % 2 else "even"
+        rows.append(Row(str(tmp_path / f"{number}.wav"), seconds, caption=caption, label=label, split=split))
     write_manifest(tmp_path / "manifest.jsonl", rows)
     return str(tmp_path / "manifest.jsonl")
 
@@ -50,11 +51,17 @@ def test_what_has_no_caption_is_passed_over(manifest: str, tmp_path: Path) -> No
         data_of(str(tmp_path / "mute.jsonl"))
 
 
+def test_sounds_of_one_label_may_be_of_one_kind(manifest: str) -> None:
+    apart, together = data_of(manifest).make_batch(0), data_of(manifest, kinds="label").make_batch(0)
+    assert apart.kinds == apart.texts == together.texts
+    assert set(together.kinds) <= {"odd", "even"} and len(set(apart.kinds)) == 3
+
+
 def test_short_sounds_stand_anywhere_in_their_window(manifest: str) -> None:
     data = data_of(manifest, noise_db=(-200.0, -200.0), speed=(1.0, 1.0))
     starts = set()
     for step in range(20):
-        for window, text in zip(*data.make_batch(step), strict=True):
+        for window, text in zip(*data.make_batch(step)[:2], strict=True):
             heard = (window.abs() > 1e-3).nonzero()
             if text != "tone 2":  # those of half a second
                 starts.add(int(heard[0]))
@@ -66,7 +73,7 @@ def test_speed_changes_pitch_within_its_range(manifest: str) -> None:
     data = data_of(manifest, noise_db=(-200.0, -200.0), speed=(0.8, 1.25))
     found = []
     for step in range(10):
-        for window, text in zip(*data.make_batch(step), strict=True):
+        for window, text in zip(*data.make_batch(step)[:2], strict=True):
             if text == "tone 2":  # 300 Hz, longer than the window
                 found.append(float(torch.fft.rfft(window * torch.hann_window(RATE)).abs().argmax()))
     assert 238 <= min(found) < 290 and 310 < max(found) <= 377
