@@ -56,7 +56,7 @@ class Reached(Exception):
     """Nothing was wrong with an order before its model was opened."""
 
 
-@pytest.mark.parametrize("command", PAGE.kit(), ids=" ".join)
+@pytest.mark.parametrize("command", [each for each in PAGE.kit() if each[0] != "fit"], ids=" ".join)
 def test_every_command_is_an_order_that_can_be_filled(
     command: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -66,7 +66,7 @@ def test_every_command_is_an_order_that_can_be_filled(
     monkeypatch.chdir(tmp_path)
     audio.write("bell.wav", audio.Sound(torch.zeros(1, 16000), 16000))
     monkeypatch.setattr(sound, "opened", opened)
-    with pytest.raises(Reached, match="build/(hello/lm|streams/lm/delay4-0)"):
+    with pytest.raises(Reached, match="build/((hello|mine)/lm|streams/lm/delay4-0)|spoken-digits"):
         cli.main(command)
 
 
