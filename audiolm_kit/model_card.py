@@ -14,6 +14,7 @@ from torch import nn
 from audiolm_kit import checkpoint, hub, provenance
 from audiolm_kit.codec.foreign import ForeignCodec
 from audiolm_kit.codec.model import NeuralCodec
+from audiolm_kit.evaluation.contrastive import ContrastiveModel, ContrastiveScorer
 from audiolm_kit.lm.model import StreamLM
 from audiolm_kit.semantic.masked import MaskedModel
 from audiolm_kit.semantic.tokenizer import SemanticTokenizer
@@ -21,7 +22,8 @@ from audiolm_kit.semantic.tokenizer import SemanticTokenizer
 FILE = "README.md"
 MARK = "<!-- Written by `audiolm-kit push`; without this line the next push leaves the card as it is. -->"
 MODELS: dict[str, type[nn.Module]] = {
-    kind.__name__: kind for kind in (NeuralCodec, ForeignCodec, StreamLM, SemanticTokenizer, MaskedModel)
+    kind.__name__: kind
+    for kind in (NeuralCodec, ForeignCodec, StreamLM, SemanticTokenizer, MaskedModel, ContrastiveModel)
 }
 WHOLE = {
     "AudioGen": "Captions to sound, and sound to its continuation",
@@ -32,6 +34,7 @@ WHOLE = {
     "StreamLM": "A language model of audio codes",
     "SemanticTokenizer": "A semantic tokenizer: waveforms to codes of what is said or played",
     "MaskedModel": "A model of sound that was trained to fill masked spans in",
+    "ContrastiveScorer": "A small CLAP: how well a sound fits a caption",
 }
 TAGS = {
     "AudioGen": ["audiogen", "audio-generation"],
@@ -54,6 +57,13 @@ from {home} import {kind}
 model = checkpoint.load({kind}, hub.local("{name}"))
 ```"""
 ENCODED = '```sh\naudiolm-kit tokenize "{name}" manifest.jsonl -o shards\n```'
+
+SCORED = """```python
+from audiolm_kit import ContrastiveScorer, hub
+
+scorer = ContrastiveScorer.load(hub.local("{name}"))
+[sound] = model.generate(["rain falls on a roof"], seconds=5, seed=0, candidates=4, scorer=scorer)
+```"""
 
 
 class Part(NamedTuple):
@@ -149,6 +159,8 @@ def parts_of(folder: Path, kind: str) -> list[Part]:
             found[name] = parts[-1].fingerprint
         elif path.is_dir():
             found[name] = checkpoint.folder_fingerprint(path)
+            if path_kind == ContrastiveScorer.__name__:
+                parts.append(Part(name, ContrastiveScorer.load(path).model, found[name]))
         elif path.is_file():
             found[name] = hashlib.sha256(path.read_bytes()).hexdigest()[:16]
     checkpoint.check_bundle(folder, kind, found)
@@ -181,6 +193,8 @@ def _use(kind: str, name: str, reads: bool) -> str:
         return shown + command + MADE.format(kind=kind, name=name, what="1")
     if kind == "AudioLMStage":
         return shown + f'```sh\naudiolm-kit assemble "{name}" OTHER_STAGES -o audiolm\n```'
+    if kind == "ContrastiveScorer":
+        return shown + SCORED.format(name=name)
     if kind in ("NeuralCodec", "ForeignCodec", "SemanticTokenizer"):
         return shown + ENCODED.format(name=name) + "\n\n" + _opening(kind, name)
     return shown + _opening(kind, name)
@@ -216,6 +230,9 @@ def _described(model: nn.Module) -> str:
     if isinstance(model, SemanticTokenizer):
         features = model.config.features.kind
         return f"{model.codebook_size} codes of {features} at {model.frame_rate:g} Hz, {model.sample_rate} Hz"
+    if isinstance(model, ContrastiveModel):
+        heard = model.config
+        return f"a small CLAP that chooses among takes, {heard.seconds:g} s at {heard.sample_rate} Hz"
     return type(model).__name__
 
 

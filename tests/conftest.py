@@ -128,3 +128,16 @@ def t5(tmp_path_factory: pytest.TempPathFactory) -> str:
     torch.manual_seed(0)
     T5EncoderModel(a_t5_config()).save_pretrained(folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def scorer_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small CLAP of random weights that reads the labels "a bell rings" and "rain falls"."""
+    from audiolm_kit.evaluation.contrastive import KIND, PART, ContrastiveConfig, ContrastiveModel
+
+    torch.manual_seed(0)
+    text = TextConfig(kind="labels", dim=4, labels=("a bell rings", "rain falls"))
+    config = ContrastiveConfig(8000, 0.4, fft_size=128, hop=80, mels=12, filters=(4, 4), dim=8, text=text)
+    folder = tmp_path_factory.mktemp("scorer") / "scorer"
+    checkpoint.save_bundle(folder, KIND, {PART: ContrastiveModel(config)}, {})
+    return folder

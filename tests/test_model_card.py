@@ -11,6 +11,7 @@ import pytest
 import yaml
 
 from audiolm_kit import checkpoint, model_card, provenance
+from audiolm_kit.evaluation.contrastive import ContrastiveScorer
 from audiolm_kit.inference.audiogen import AudioGen
 from audiolm_kit.model_card import write_card
 
@@ -60,6 +61,18 @@ def test_the_front_matter_is_what_the_hub_reads(folder: Path) -> None:
         "tags": ["audiolm_kit", "audio", "audiogen", "audio-generation"],
         "pipeline_tag": "text-to-audio",
     }
+
+
+def test_a_scorer_has_a_card_and_a_row_in_that_of_the_model_that_brings_it(
+    trained: Path, scorer_folder: Path, tmp_path: Path
+) -> None:
+    scorer, whole = ContrastiveScorer.load(scorer_folder), AudioGen.load(trained)
+    AudioGen(whole.codec, whole.lm, whole.conditioner, scorer).save(tmp_path / "bringing")
+    row = "a small CLAP that chooses among takes, 0.4 s at 8000 Hz"
+    assert f"| scorer | {row} |" in written(tmp_path / "bringing")
+    copied = Path(shutil.copytree(scorer_folder, tmp_path / "scorer"))
+    text = written(copied)
+    assert f"| model | {row} |" in text and 'ContrastiveScorer.load(hub.local("owner/bells"))' in text
 
 
 def test_the_hubs_own_reader_takes_the_card(folder: Path) -> None:

@@ -15,6 +15,7 @@ from audiolm_kit.codec.model import NeuralCodec
 from audiolm_kit.codec.opening import AnyCodec, open_codec
 from audiolm_kit.conditioning import TextConditioner
 from audiolm_kit.doctor.findings import Finding
+from audiolm_kit.evaluation.contrastive import ContrastiveScorer
 from audiolm_kit.inference.assembly import read_stage
 from audiolm_kit.inference.audiogen import AudioGen
 from audiolm_kit.inference.audiolm import AudioLM
@@ -106,7 +107,7 @@ def _tried(patient: Patient) -> str:
         if not torch.isfinite(sound.samples).all():
             raise ValueError(f"{patient.folder} generates NaN: its weights are damaged")
         return "generates" if patient.kind == AudioGen.__name__ else f"makes sound at {sound.sample_rate} Hz"
-    if patient.models or patient.kind == MaskedModel.__name__:
+    if patient.models or patient.kind in (MaskedModel.__name__, ContrastiveScorer.__name__):
         return (
             "opens" if patient.kind != "AudioLMStage" else "opens; audiolm-kit assemble makes one model of all stages"
         )
@@ -129,6 +130,7 @@ def _audiogen(folder: Path, device: str) -> Patient:
     model = AudioGen.load(folder, device)
     text = "" if model.conditioner is None else next(iter(model.lm.config.text.labels), "a sound")
     shape = f"{_grid(model.codec)}, codec {model.fingerprints['codec']}, lm {model.fingerprints['lm']}"
+    shape += "" if model.scorer is None else f", a scorer {model.fingerprints['scorer']}"
     models = {"lm": Model(model.lm, None, model.conditioner)}
     make = _first(lambda seconds: model.generate([text], seconds=seconds))
     return Patient(folder, AudioGen.__name__, shape, model.codec, None, models, make)
@@ -178,6 +180,13 @@ def _masked(folder: Path, device: str) -> Patient:
     return Patient(folder, MaskedModel.__name__, f"{model.config.codebook_size} codes at {model.config.sample_rate} Hz")
 
 
+def _scorer(folder: Path, device: str) -> Patient:
+    scorer = ContrastiveScorer.load(folder, device)
+    scorer.embed_sounds([Sound(torch.zeros(1, round(TRIED * scorer.sample_rate)), scorer.sample_rate)])
+    shape = f"{scorer.model.config.seconds:g} s at {scorer.sample_rate} Hz, fingerprint {scorer.fingerprint}"
+    return Patient(folder, ContrastiveScorer.__name__, shape)
+
+
 OPENERS: dict[str, Callable[[Path, str], Patient]] = {
     "AudioGen": _audiogen,
     "AudioLM": _audiolm,
@@ -186,6 +195,7 @@ OPENERS: dict[str, Callable[[Path, str], Patient]] = {
     "ForeignCodec": _codec,
     "SemanticTokenizer": _semantic,
     "MaskedModel": _masked,
+    "ContrastiveScorer": _scorer,
     "StreamLM": _lm,
 }
 

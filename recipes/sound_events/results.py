@@ -23,7 +23,7 @@ SHARE, LOSS = 0.85, 0.03
 """What is wanted of the best setting beside the codec, and how much mixing may cost."""
 SOUNDS = 0.80
 """Of the published model's sounds, what has to be heard right."""
-PUBLISHED = "single-0-scale-3-temperature-0.8-takes-4-scorer"
+PUBLISHED = "single-0-scale-3-temperature-0.8"
 PROMPTED = {
     "none": "no text",
     "same": "the prompt's own text",

@@ -11,6 +11,7 @@ import torch
 from audiolm_kit import checkpoint
 from audiolm_kit.conditioning import TextConditioner, TextConfig
 from audiolm_kit.doctor.checkpoints import check_checkpoint, examine
+from audiolm_kit.evaluation.contrastive import ContrastiveScorer
 from audiolm_kit.inference.audiogen import AudioGen
 from audiolm_kit.lm.model import StreamLM
 
@@ -37,6 +38,16 @@ def test_a_model_of_class_labels_is_tried_with_one_of_them(audiogen_folder: Path
     config = dataclasses.replace(whole.lm.config, text=TextConfig(kind="labels", dim=8, labels=("dog", "rain")))
     AudioGen(whole.codec, StreamLM(config), TextConditioner(config.text)).save(tmp_path / "labels")
     assert check_checkpoint(tmp_path / "labels").told.endswith("generates")
+
+
+def test_a_scorer_is_opened_alone_and_with_the_model_that_brings_it(
+    audiogen_folder: Path, scorer_folder: Path, tmp_path: Path
+) -> None:
+    scorer, whole = ContrastiveScorer.load(scorer_folder), AudioGen.load(audiogen_folder)
+    AudioGen(whole.codec, whole.lm, whole.conditioner, scorer).save(tmp_path / "bringing")
+    alone, brought = (check_checkpoint(each) for each in (scorer_folder, tmp_path / "bringing"))
+    assert alone.well and f"0.4 s at 8000 Hz, fingerprint {scorer.fingerprint}, opens" in alone.told
+    assert brought.well and ", a scorer " in brought.told and brought.told.endswith("generates")
 
 
 def test_a_cut_off_checkpoint_is_a_fault(audiogen_folder: Path, tmp_path: Path) -> None:

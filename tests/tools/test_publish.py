@@ -23,7 +23,7 @@ from audiolm_kit.codec.convnext_config import ConvNeXtConfig
 from audiolm_kit.codec.model import CodecConfig, NeuralCodec
 from audiolm_kit.codec.rvq import QuantizerConfig
 from audiolm_kit.conditioning import TextConfig
-from audiolm_kit.evaluation.contrastive import KIND, PART, ContrastiveConfig, ContrastiveModel, ContrastiveScorer
+from audiolm_kit.evaluation.contrastive import PART, ContrastiveScorer
 from audiolm_kit.lm.model import LMConfig, Prefix, StreamLM
 from audiolm_kit.published import names
 from audiolm_kit.published.names import Example
@@ -147,14 +147,11 @@ def test_a_published_audiolm_keeps_its_semantic_codes_and_continues(
 
 
 def test_a_published_audiogen_brings_what_chooses_among_its_takes(
-    trained: Path, audiolm_folder: Path, shelf: Path, tmp_path: Path
+    trained: Path, audiolm_folder: Path, shelf: Path, scorer_folder: Path
 ) -> None:
-    text = TextConfig(kind="labels", dim=4, labels=("a bell rings", "rain falls"))
-    config = ContrastiveConfig(8000, 0.4, fft_size=128, hop=80, mels=12, filters=(4, 4), dim=8, text=text)
-    checkpoint.save_bundle(tmp_path / "scorer", KIND, {PART: ContrastiveModel(config)}, {})
     about = dataclasses.replace(ABOUT, example=dataclasses.replace(ABOUT.example, candidates=3))
-    done = published(trained, shelf, about=about, scorer=tmp_path / "scorer")
-    model, exact = AudioGen.load("bells"), ContrastiveScorer.load(tmp_path / "scorer")
+    done = published(trained, shelf, about=about, scorer=scorer_folder)
+    model, exact = AudioGen.load("bells"), ContrastiveScorer.load(scorer_folder)
     assert model.scorer is not None and names.example(done.folder).chosen == {"candidates": 3}
     stored = load_file(done.folder / "scorer" / PART / checkpoint.WEIGHTS)
     assert {weight.dtype for weight in stored.values() if weight.is_floating_point()} == {torch.float16}
@@ -164,7 +161,7 @@ def test_a_published_audiogen_brings_what_chooses_among_its_takes(
     card = (done.folder / "README.md").read_text()
     assert "--candidates 3" in card and "candidates=3" in card
     with pytest.raises(ValueError, match="leave scorer out"):
-        published(audiolm_folder, shelf, "words", scorer=tmp_path / "scorer")
+        published(audiolm_folder, shelf, "words", scorer=scorer_folder)
 
 
 def test_the_fingerprints_are_those_of_what_is_stored(trained: Path, shelf: Path) -> None:
