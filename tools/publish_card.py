@@ -19,6 +19,8 @@ from audiolm_kit import checkpoint, model_card
 from audiolm_kit.published.names import Example
 
 MARK = "<!-- Written by tools/publish.py. -->"
+WIDEST = 120
+"""Characters of a line of Python."""
 BOUNDS = ("ceiling", "floor")
 """What rows of a card must tell, so that its figures say something: what could be reached, and what chance reaches."""
 HEAD = results.HEAD.replace("\n|", " this model |\n|", 1) + "---|"
@@ -147,6 +149,9 @@ def _use(kind: str, name: str, example: Example) -> str:
         chosen = ", ".join(f"{option}={value}" for option, value in example.sampling.items())
         sampling = f", sampling=Sampling({chosen})" if chosen else ""
         takes = "".join(f", {option}={value}" for option, value in example.chosen.items())
-        call = f"[sound] = model.generate([{json.dumps(text)}], seconds={example.seconds:g}{sampling}, seed=0{takes})"
+        given = f"[{json.dumps(text)}], seconds={example.seconds:g}{sampling}, seed=0{takes}"
+        call = f"[sound] = model.generate({given})"
+        if len(call) > WIDEST:
+            call = f"[sound] = model.generate(\n    {given}\n)"
     made = MADE.format(names=names, kind=kind, name=name, call=call)
     return f"It comes with audiolm_kit.\n\n```sh\n{command}\n```\n\n{made}"
