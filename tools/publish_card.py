@@ -147,11 +147,11 @@ def _use(kind: str, name: str, example: Example) -> str:
         command = f'audiolm-kit generate {name} "{text}" -o sound.wav {options}'.rstrip()
         names = "AudioGen, Sampling" if example.sampling else "AudioGen"
         chosen = ", ".join(f"{option}={value}" for option, value in example.sampling.items())
-        sampling = f", sampling=Sampling({chosen})" if chosen else ""
-        takes = "".join(f", {option}={value}" for option, value in example.chosen.items())
-        given = f"[{json.dumps(text)}], seconds={example.seconds:g}{sampling}, seed=0{takes}"
-        call = f"[sound] = model.generate({given})"
+        given = [f"[{json.dumps(text)}]", f"seconds={example.seconds:g}"]
+        given += [f"sampling=Sampling({chosen})"] if chosen else []
+        given += ["seed=0", *(f"{option}={value}" for option, value in example.chosen.items())]
+        call = f"[sound] = model.generate({', '.join(given)})"
         if len(call) > WIDEST:
-            call = f"[sound] = model.generate(\n    {given}\n)"
+            call = "\n".join(["[sound] = model.generate(", *(f"    {each}," for each in given), ")"])
     made = MADE.format(names=names, kind=kind, name=name, call=call)
     return f"It comes with audiolm_kit.\n\n```sh\n{command}\n```\n\n{made}"
