@@ -241,8 +241,18 @@ def tiny_postfilter(recipe: Recipe, folder: Path) -> dict[str, Any]:
     return prefixed("model", sizes) | prefixed("data", data)
 
 
+def tiny_scorer(recipe: Recipe, folder: Path) -> dict[str, Any]:
+    """A narrow listener; rates and lengths stay the recipe's own."""
+    rate = recipe.content["data"]["init_args"]["sample_rate"]
+    sizes = {"model.filters": "[4, 4]", "model.mels": 8, "model.dim": 4}
+    sizes |= {"model.text.dim": 8, "model.text.heads": 2, "model.text.pieces": 40}
+    data = {"manifest": write_sounds(folder, rate), "batch_size": 2, "num_workers": 0}
+    return prefixed("model", sizes) | prefixed("data", data)
+
+
 TINY: dict[str, Callable[[Recipe, Path], dict[str, Any]]] = {
     "CodecTask": tiny_codec,
+    "ContrastiveTask": tiny_scorer,
     "FineTuneTask": tiny_finetune,
     "LMTask": tiny_lm,
     "MaskedTask": tiny_masked,
@@ -289,7 +299,7 @@ def test_a_recipe_takes_two_steps_validates_and_exports(
     kind = json.loads((tmp_path / "model" / "config.json").read_text())["kind"]
     stage = "stage" in recipe.content["data"]["init_args"]
     lm = "AudioLMStage" if stage else "AudioGen"
-    kinds = {"FineTuneTask": lm, "LMTask": lm, "MaskedTask": "MaskedModel"}
+    kinds = {"FineTuneTask": lm, "LMTask": lm, "MaskedTask": "MaskedModel", "ContrastiveTask": "ContrastiveScorer"}
     kinds |= dict.fromkeys(("CodecTask", "PostfilterTask"), "NeuralCodec")
     assert kind == kinds[recipe.task]
 
