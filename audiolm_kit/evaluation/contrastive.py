@@ -26,6 +26,8 @@ from audiolm_kit.text import TextInput
 KIND = "ContrastiveScorer"
 PART = "model"
 """Where the network lies in its checkpoint folder."""
+SCORER = "scorer"
+"""The folder of one in the checkpoint of a model that brings it."""
 HOTTEST = math.log(100.0)
 """Of the logarithm of what cosines are multiplied by before the softmax, as in CLIP (arXiv:2103.00020, section 2.5)."""
 

@@ -18,7 +18,7 @@ from audiolm_kit import __version__, checkpoint, hub
 from audiolm_kit.audio import Sound
 from audiolm_kit.codec.opening import AnyCodec, open_codec
 from audiolm_kit.conditioning import Context, TextConditioner, text_files, text_folders
-from audiolm_kit.evaluation.contrastive import ContrastiveScorer
+from audiolm_kit.evaluation.contrastive import SCORER, ContrastiveScorer
 from audiolm_kit.evaluation.perceptual import Scorer
 from audiolm_kit.inference.candidates import Choice, best_of_items, judge_of
 from audiolm_kit.inference.items import (
@@ -44,8 +44,6 @@ from audiolm_kit.lm.quantize import refuse_quantized
 from audiolm_kit.lm.sampling import Sampling
 
 KIND = "AudioGen"
-SCORER = "scorer"
-"""The folder in a checkpoint of the small CLAP that it brings, if it does."""
 
 
 class AudioGen:

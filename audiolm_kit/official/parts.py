@@ -10,6 +10,7 @@ from audiolm_kit.codec.foreign import ForeignCodec
 from audiolm_kit.codec.model import NeuralCodec
 from audiolm_kit.codec.opening import open_codec
 from audiolm_kit.conditioning import TEXT_ENCODER, TEXT_MODEL, TextConditioner, folders_of
+from audiolm_kit.evaluation.contrastive import SCORER
 from audiolm_kit.lm.model import StreamLM
 from audiolm_kit.text import Vocabulary
 
@@ -27,6 +28,8 @@ class Parts(NamedTuple):
     as long as ``lm`` is."""
     vocabulary: bytes | None = None
     """That of the small text encoder, in a model of ours."""
+    scorer: Path | None = None
+    """The folder of what chooses among its takes, where a model of ours brings it."""
 
 
 def conditioner_of(parts: Parts, cache: str | Path | None = None) -> TextConditioner | None:
@@ -75,7 +78,8 @@ def read_ours(folder: str | Path) -> Parts:
     codec, lm = open_codec(folder / "codec"), checkpoint.load(StreamLM, folder / "lm")
     text = lm.config.text
     vocabulary = Vocabulary.load(folder / TEXT_MODEL).model if text.kind == "small" else None
-    parts = Parts(codec, lm, folders_of(text, folder).get(TEXT_ENCODER), vocabulary)
+    scorer = folder / SCORER if (folder / SCORER).is_dir() else None
+    parts = Parts(codec, lm, folders_of(text, folder).get(TEXT_ENCODER), vocabulary, scorer)
     if parts.text_encoder is not None and not parts.text_encoder.is_dir():
         raise FileNotFoundError(f"{parts.text_encoder} is missing: copy the whole checkpoint folder")
     found = checkpoint.bundle_fingerprints({"codec": codec, "lm": lm}, _files(parts), _folders(parts))
@@ -101,6 +105,7 @@ def _files(parts: Parts) -> dict[str, bytes]:
 
 
 def _folders(parts: Parts) -> dict[str, Path]:
+    brought = {} if parts.scorer is None else {SCORER: parts.scorer}
     if parts.text_encoder is None or not parts.lm.config.text.brings_t5:
-        return {}
-    return {TEXT_ENCODER: parts.text_encoder}
+        return brought
+    return {TEXT_ENCODER: parts.text_encoder, **brought}

@@ -16,6 +16,7 @@ from audiolm_kit.conditioning import TextConditioner, TextConfig, text_files
 from audiolm_kit.evaluation.contrastive import KIND, PART, ContrastiveConfig, ContrastiveModel, ContrastiveScorer
 from audiolm_kit.inference.audiogen import AudioGen
 from audiolm_kit.inference.candidates import BROUGHT, candidate_seed
+from audiolm_kit.official.parts import read_ours, write_ours
 from audiolm_kit.text import Vocabulary
 
 TEXT = TEXTS[2]
@@ -81,3 +82,12 @@ def test_what_could_not_come_along_is_refused(vocabulary: Vocabulary, scorer: Co
     loose = ContrastiveScorer(scorer.model, scorer.conditioner)
     with pytest.raises(ValueError, match="cannot bring a scorer: it would copy its folder, and it has none"):
         AudioGen(plain.codec, plain.lm, plain.conditioner, loose)
+
+
+def test_what_reads_the_parts_of_a_checkpoint_knows_of_it(
+    saved: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["verify", str(saved), str(saved)]) == 0
+    assert "Equal in all that was compared." in capsys.readouterr().out
+    write_ours(read_ours(saved), tmp_path / "again")
+    assert AudioGen.load(tmp_path / "again").fingerprints == AudioGen.load(saved).fingerprints
