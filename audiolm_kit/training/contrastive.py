@@ -5,8 +5,6 @@ B batch, L samples, D width of the space.
 
 from __future__ import annotations
 
-import hashlib
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -18,10 +16,10 @@ from audiolm_kit import checkpoint
 from audiolm_kit.conditioning import TextConditioner, caption_texts, text_files, text_folders
 from audiolm_kit.data.captioned import CaptionedAudio, CaptionedBatch
 from audiolm_kit.evaluation.contrastive import KIND, PART, ContrastiveConfig, ContrastiveModel
-from audiolm_kit.text import Vocabulary, train
 from audiolm_kit.training.optim import WarmupConstant, fused, parameter_groups
 from audiolm_kit.training.task import Task
 from audiolm_kit.training.throughput import Work
+from audiolm_kit.training.vocabulary import keep, kept, vocabulary_of
 
 
 class ContrastiveTask(Task):
@@ -65,18 +63,9 @@ class ContrastiveTask(Task):
             )
         super().setup(stage)
         if self.conditioner is None:
-            vocabulary = self._vocabulary(caption_texts(own.text, data.texts)) if own.text.kind == "small" else None
+            small, texts = own.text.kind == "small", caption_texts(own.text, data.texts)
+            vocabulary = vocabulary_of(texts, own.text.pieces, self.trainer) if small else None
             self.conditioner = TextConditioner(own.text, vocabulary)
-
-    def _vocabulary(self, texts: list[str]) -> Vocabulary:
-        """Trained once, on the first rank, and kept in the run's folder by the captions' hash."""
-        size = self.model.config.text.pieces
-        digest = hashlib.sha256("\n".join([str(size), *sorted(set(texts))]).encode()).hexdigest()[:16]
-        path = Path(self.trainer.default_root_dir) / f"text-{digest}.model"
-        if self.trainer.is_global_zero and not path.exists():
-            train(texts, path, size)
-        self.trainer.strategy.barrier("text vocabulary")
-        return Vocabulary.load(path)
 
     # --- learning -----------------------------------------------------------------------------------------------------
 
@@ -125,13 +114,10 @@ class ContrastiveTask(Task):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep the text vocabulary too: the weights mean nothing without it."""
         super().on_save_checkpoint(checkpoint)
-        if self.conditioner is not None and self.conditioner.vocabulary is not None:
-            content = bytearray(self.conditioner.vocabulary.model)
-            checkpoint["text_vocabulary"] = torch.frombuffer(content, dtype=torch.uint8)
+        keep(self.conditioner, checkpoint)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Go on with the vocabulary that the weights were trained with, even if the captions have changed."""
         super().on_load_checkpoint(checkpoint)
-        if "text_vocabulary" in checkpoint:
-            vocabulary = Vocabulary(checkpoint["text_vocabulary"].numpy().tobytes())
+        if (vocabulary := kept(checkpoint)) is not None:
             self.conditioner = TextConditioner(self.model.config.text, vocabulary)

@@ -5,9 +5,7 @@ B batch, K codebooks, T frames, V codebook size.
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any, cast
 
 import torch
@@ -32,13 +30,13 @@ from audiolm_kit.layers import CrossAttention, FeedForward, SelfAttention
 from audiolm_kit.lm.model import LMConfig, StreamLM
 from audiolm_kit.protocols import Codec
 from audiolm_kit.stages import Source, Stage
-from audiolm_kit.text import Vocabulary, train
 from audiolm_kit.training.flops import lm_flops
 from audiolm_kit.training.optim import WarmupConstant, fused, parameter_groups
 from audiolm_kit.training.sharding import gathered, is_sharded, shard
 from audiolm_kit.training.stages import Tokenizer, check_agreement, entries, open_tokenizers, stage_of
 from audiolm_kit.training.task import Task
 from audiolm_kit.training.throughput import Work
+from audiolm_kit.training.vocabulary import keep, kept, vocabulary_of
 
 KIND = "AudioGen"
 STAGE_KIND = "AudioLMStage"
@@ -140,7 +138,8 @@ class LMTask(Task):
 
     def make_conditioner(self, config: TextConfig, texts: list[str]) -> TextConditioner:
         """What reads the captions, a vocabulary for these among it where the model takes one."""
-        vocabulary = self._vocabulary(caption_texts(config, texts)) if config.kind == "small" else None
+        small = config.kind == "small"
+        vocabulary = vocabulary_of(caption_texts(config, texts), config.pieces, self.trainer) if small else None
         return TextConditioner(config, vocabulary, self.text_cache)
 
     def _read_all(self, texts: list[str]) -> None:
@@ -149,16 +148,6 @@ class LMTask(Task):
         share = list(dict.fromkeys(texts))[self.trainer.global_rank :: self.trainer.world_size]
         self.conditioner.fill(share, self.trainer.strategy.root_device)
         self.trainer.strategy.barrier("texts")
-
-    def _vocabulary(self, texts: list[str]) -> Vocabulary:
-        """The vocabulary of these captions: trained once, on the first rank, kept in the run's folder by their hash."""
-        size = self.lm.config.text.pieces
-        digest = hashlib.sha256("\n".join([str(size), *sorted(set(texts))]).encode()).hexdigest()[:16]
-        path = Path(self.trainer.default_root_dir) / f"text-{digest}.model"
-        if self.trainer.is_global_zero and not path.exists():
-            train(texts, path, size)
-        self.trainer.strategy.barrier("text vocabulary")
-        return Vocabulary.load(path)
 
     # --- learning -----------------------------------------------------------------------------------------------------
 
@@ -241,15 +230,12 @@ class LMTask(Task):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep the text vocabulary too: the weights mean nothing without it."""
         super().on_save_checkpoint(checkpoint)
-        if self.conditioner is not None and self.conditioner.vocabulary is not None:
-            content = bytearray(self.conditioner.vocabulary.model)
-            checkpoint["text_vocabulary"] = torch.frombuffer(content, dtype=torch.uint8)
+        keep(self.conditioner, checkpoint)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Go on with the vocabulary that the weights were trained with, even if the captions have changed."""
         super().on_load_checkpoint(checkpoint)
-        if "text_vocabulary" in checkpoint:
-            vocabulary = Vocabulary(checkpoint["text_vocabulary"].numpy().tobytes())
+        if (vocabulary := kept(checkpoint)) is not None:
             self.conditioner = TextConditioner(self.lm.config.text, vocabulary, self.text_cache)
 
 

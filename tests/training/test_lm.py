@@ -153,7 +153,7 @@ def test_the_vocabulary_is_trained_once_for_a_run_folder(
 ) -> None:
     make_trainer(tmp_path, 1).fit(make_task(folder), make_data(folder))
     [kept] = tmp_path.glob("text-*.model")
-    monkeypatch.setattr("audiolm_kit.training.lm.train", lambda *_: pytest.fail("trained again"))
+    monkeypatch.setattr("audiolm_kit.training.vocabulary.train", lambda *_: pytest.fail("trained again"))
     again = make_task(folder)
     make_trainer(tmp_path, 1).fit(again, make_data(folder))
     assert again.conditioner is not None and again.conditioner.vocabulary is not None
