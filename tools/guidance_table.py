@@ -45,6 +45,13 @@ def guidance_table(judges: ModuleType, sounds: Path, prefix: str, what: str, sha
     return rows + price(judges, real, remade, found)
 
 
+def published(arm: Path, what: str, share: float) -> Entry:
+    """The row of the model that comes with the package, and the share of its sounds that have to be heard right."""
+    scored = score(heard(arm).right())
+    scored["rule"] = ruled(f"at least {100 * share:.0f} %", scored["value"], scored["value"] >= share)
+    return row(f"{what} heard: the model of seed 0, which is published, as `make demo` asks it", scored)
+
+
 def numbers(name: str) -> tuple[float, int, str, float]:
     """A setting's temperature, takes, who chooses and scale: by these they are sorted, the usual temperature first."""
     rest, _, takes = name.partition("-takes-")

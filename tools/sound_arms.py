@@ -22,6 +22,7 @@ from tqdm import tqdm
 from audiolm_kit import AudioGen, AudioLM, NeuralCodec, Sampling, Sound, StageSampling
 from audiolm_kit.audio import fit, read, write, write_bytes
 from audiolm_kit.data.manifest import Row
+from audiolm_kit.evaluation.contrastive import ContrastiveScorer
 
 Entry = dict[str, Any]
 Maker = Callable[[Sequence[int]], list[Sound]]
@@ -94,6 +95,11 @@ def guided(model: str, seconds: float, seed: int) -> list[Arm]:
 def chosen(model: str, seconds: float, seed: int) -> Arm:
     """The best of several takes by the scorer that the model brings, beside those of ``guided``."""
     return Arm(f"{model}-{setting(BOLD, TAKES, '')}", BOLD, seconds, seed, candidates=TAKES, scorer="")
+
+
+def bringing(model: AudioGen, scorer: Path) -> AudioGen:
+    """The model, bringing the scorer of a folder."""
+    return AudioGen(model.codec, model.lm, model.conditioner, ContrastiveScorer.load(scorer))
 
 
 @dataclass(frozen=True)

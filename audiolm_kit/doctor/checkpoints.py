@@ -182,7 +182,9 @@ def _masked(folder: Path, device: str) -> Patient:
 
 def _scorer(folder: Path, device: str) -> Patient:
     scorer = ContrastiveScorer.load(folder, device)
-    scorer.embed_sounds([Sound(torch.zeros(1, round(TRIED * scorer.sample_rate)), scorer.sample_rate)])
+    silence = Sound(torch.zeros(1, round(TRIED * scorer.sample_rate)), scorer.sample_rate)
+    if not torch.isfinite(scorer.embed_sounds([silence])).all():
+        raise ValueError(f"{folder} hears NaN: its weights are damaged")
     shape = f"{scorer.model.config.seconds:g} s at {scorer.sample_rate} Hz, fingerprint {scorer.fingerprint}"
     return Patient(folder, ContrastiveScorer.__name__, shape)
 

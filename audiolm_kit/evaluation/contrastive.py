@@ -28,6 +28,8 @@ PART = "model"
 """Where the network lies in its checkpoint folder."""
 SCORER = "scorer"
 """The folder of one in the checkpoint of a model that brings it."""
+QUIETEST = math.log(1e-5)
+"""Of a window's loudest band: a window that is softer, some 100 dB under full scale, is silent and not turned up."""
 HOTTEST = math.log(100.0)
 """Of the logarithm of what cosines are multiplied by before the softmax, as in CLIP (arXiv:2103.00020, section 2.5)."""
 
@@ -115,8 +117,8 @@ class ContrastiveModel(nn.Module):
     def spectrogram(self, sounds: Tensor) -> Tensor:
         """[B, L] -> [B, M, S] from -1 (silence) to 1 (the loudest band of the window)."""
         own = self.config
-        levels = audio.log_mel(sounds.float(), own.sample_rate, own.fft_size, own.hop, own.mels, floor=1e-7)
-        below = levels - levels.amax((1, 2), keepdim=True)
+        levels = audio.log_mel(sounds.float(), own.sample_rate, own.fft_size, own.hop, own.mels, floor=1e-12)
+        below = levels - levels.amax((1, 2), keepdim=True).clamp(min=QUIETEST)
         return (1 + below * (40 / math.log(10) / own.range_db)).clamp(min=-1)
 
     def read(self, texts: TextInput) -> Tensor:

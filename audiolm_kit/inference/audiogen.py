@@ -175,7 +175,7 @@ class AudioGen:
                 timeline changes without windows, for 1 s. It belongs to the window's seconds.
             candidates: how many are made for each text; the best of them is kept, see ``best_of``.
             scorer: what judges them: "self" the model itself (``MutualInformation``), or the name or folder of a CLAP,
-                or any function of sounds and texts. None is the scorer that the model brings.
+                or any function of sounds and texts (``Scorer``). None is the scorer that the model brings.
 
         Raises:
             ValueError: no text, no positive length, a text for a model without text, too few seeds or negatives, an
@@ -217,8 +217,6 @@ class AudioGen:
         Args:
             texts: as in ``generate``, and so is what is not named here; a timeline, which is no one text, is refused.
             candidates: how many are made for each text.
-            scorer: what judges them (``evaluation.perceptual.Scorer``), "self" for the model itself, or the name or
-                folder of a CLAP; None is the scorer that the model brings.
 
         Raises:
             ValueError: as ``generate`` and ``candidates.best_of``.

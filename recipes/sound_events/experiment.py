@@ -18,13 +18,12 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tools"))
 
-from sound_arms import BOLD, Arm, Item, chosen, guided, repeated, setting, write_arm, write_recordings
+from sound_arms import BOLD, Arm, Item, bringing, chosen, guided, repeated, setting, write_arm, write_recordings
 
 from audiolm_kit import AudioGen, NeuralCodec, Sound, checkpoint
 from audiolm_kit.audio import read, write, write_bytes
 from audiolm_kit.data.manifest import Row, read_manifest
 from audiolm_kit.data.mixing import Mix, mix
-from audiolm_kit.evaluation.contrastive import ContrastiveScorer
 
 PROMPTS = (0.5, 1.0, 2.0)
 """Seconds of the prompt."""
@@ -71,9 +70,7 @@ def guidance(folder: Path, models: Iterator[tuple[str, int, AudioGen]], rows: li
         for arm in guided(name, SECONDS, first) if kind == "single" else [mixed]:
             write_arm(model, arm, items, folder)
         if kind == "single":
-            scorer = ContrastiveScorer.load(folder.parents[1] / "scorer")
-            bringing = AudioGen(model.codec, model.lm, model.conditioner, scorer)
-            write_arm(bringing, chosen(name, SECONDS, first), items, folder)
+            write_arm(bringing(model, folder.parents[1] / "scorer"), chosen(name, SECONDS, first), items, folder)
 
 
 def mixing(folder: Path, models: Iterator[tuple[str, int, AudioGen]], rows: list[Row], count: int) -> None:

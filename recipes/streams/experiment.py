@@ -18,12 +18,11 @@ from typing import Literal
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tools"))
 
-from sound_arms import BOLD, Arm, Item, chosen, guided, write_arm, write_recordings
+from sound_arms import BOLD, Arm, Item, bringing, chosen, guided, write_arm, write_recordings
 
 from audiolm_kit import AudioGen, NeuralCodec, Sampling, checkpoint
 from audiolm_kit.audio import write_bytes
 from audiolm_kit.data.manifest import Row, read_manifest
-from audiolm_kit.evaluation.contrastive import ContrastiveScorer
 
 SECONDS = 0.8
 GUIDED = "guided"
@@ -54,9 +53,8 @@ def guidance(out: Path, rows: list[Row], seeds: list[int], count: int) -> None:
         model = AudioGen.load(out / "lm" / f"{GUIDED}-{seed}")
         for arm in guided(f"{GUIDED}-{seed}", SECONDS, 1000 * seed):
             write_arm(model, arm, asked(rows, count), out / "sounds" / "guidance")
-        judging = AudioGen(model.codec, model.lm, model.conditioner, ContrastiveScorer.load(out / "scorer"))
         arm = chosen(f"{GUIDED}-{seed}", SECONDS, 1000 * seed)
-        write_arm(judging, arm, asked(rows, count), out / "sounds" / "guidance")
+        write_arm(bringing(model, out / "scorer"), arm, asked(rows, count), out / "sounds" / "guidance")
 
 
 def streams(out: Path, rows: list[Row], seeds: list[int], count: int) -> None:
