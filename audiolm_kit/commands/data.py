@@ -21,12 +21,12 @@ MOST_NAMED = 20  # rejected files on the screen; the file beside the manifest na
 
 
 def manifest(
-    source: str, *, output: str, layout: str = "auto", min_seconds: float = 0.05, without: tuple[str, ...] = ()
+    *source: str, output: str, layout: str = "auto", min_seconds: float = 0.05, without: tuple[str, ...] = ()
 ) -> None:
-    """Make a manifest from a folder of recordings, and say which files are left out and why.
+    """Make a manifest from folders of recordings, and say which files are left out and why.
 
     Args:
-        source: A folder of sounds, or a manifest (.jsonl or .jsonl.gz), also one of audiocraft.
+        source: A folder of sounds, or a manifest (.jsonl or .jsonl.gz), also one of audiocraft; or several of them.
         output: The manifest to write (JSON lines); its paths are relative to it.
         layout: Where captions and speakers stand; auto looks at the files, and a wrong name lists all layouts.
         min_seconds: Shorter sounds are left out.

@@ -124,17 +124,18 @@ def lint(
 
 
 def build_manifest(
-    source: str | Path,
+    source: str | Path | Sequence[str | Path],
     output: str | Path,
     layout: str = "auto",
     min_seconds: float = 0.05,
     progress: Callable[[int, int], None] | None = None,
     without: Sequence[str] = (),
 ) -> LintReport:
-    """Make a manifest of a folder of sounds, or of another manifest, and beside it OUTPUT.rejected.jsonl if need be.
+    """Make a manifest of folders of sounds, or of other manifests, and beside it OUTPUT.rejected.jsonl if need be.
 
     Args:
-        source: A folder in one of the known layouts, or a manifest (.jsonl, .jsonl.gz), ours or audiocraft's.
+        source: A folder in one of the known layouts, or a manifest (.jsonl, .jsonl.gz), ours or audiocraft's; of
+            several, one after the other, a sound that two of them hold is kept once.
         output: The manifest to write.
         layout: A name in ``layouts.LAYOUTS``, or auto.
         min_seconds: Shorter sounds are left out.
@@ -142,9 +143,8 @@ def build_manifest(
         without: Words; what has one of them in its caption, label or tags is left out (AudioGen was trained without
             ``speech``). Whole words count, in any case; several may make one phrase.
     """
-    entries = list(_entries(Path(source), layout))
-    if not entries:
-        raise ValueError(f"no sounds in {source}: give a folder that holds {audio.READABLE} files, or a manifest")
+    sources = [source] if isinstance(source, (str, Path)) else list(source)
+    entries = [entry for each in sources for entry in _some_entries(Path(each), layout)]
     rows, skipped = _sort_out(entries, without)
     kept, rejected = lint(rows, min_seconds, progress=progress) if progress else _lint_with_bar(rows, min_seconds)
     report = LintReport(kept, skipped + rejected)
@@ -157,7 +157,8 @@ def build_manifest(
     else:
         complaints.unlink(missing_ok=True)
     if not kept:
-        raise ValueError(f"none of the {len(entries)} sounds in {source} can be used: the reasons are in {complaints}")
+        named = ", ".join(map(str, sources))
+        raise ValueError(f"none of the {len(entries)} sounds in {named} can be used: the reasons are in {complaints}")
     write_manifest(output, kept)
     return report
 
@@ -183,6 +184,13 @@ def _lint_with_bar(rows: list[Row], min_seconds: float) -> LintReport:
 
     with tqdm(total=len(rows), desc="sounds", unit="", disable=None, leave=False) as bar:
         return lint(rows, min_seconds, progress=lambda done, of: bar.update())
+
+
+def _some_entries(source: Path, layout: str) -> list[Entry]:
+    entries = list(_entries(source, layout))
+    if not entries:
+        raise ValueError(f"no sounds in {source}: give a folder that holds {audio.READABLE} files, or a manifest")
+    return entries
 
 
 def _entries(source: Path, layout: str) -> Iterator[Entry]:

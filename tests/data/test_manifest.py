@@ -315,6 +315,23 @@ def test_building_refuses_sources_without_sounds_in_one_line(tmp_path: Path) -> 
     assert not (tmp_path / "m.jsonl").exists()
 
 
+def test_several_sources_make_one_manifest_in_which_each_keeps_its_layout(tmp_path: Path) -> None:
+    make_sound(tmp_path / "digits" / "7_ann_3.wav")
+    make_sound(tmp_path / "words" / "yes" / "bob_nohash_0.wav", seed=1)
+    make_sound(tmp_path / "words" / "no" / "bob_nohash_0.wav", seed=0)  # the sound of the digit once more
+    (tmp_path / "words" / "testing_list.txt").write_text("yes/bob_nohash_0.wav\n")
+    report = build_manifest([tmp_path / "digits", tmp_path / "words"], tmp_path / "m.jsonl")
+    assert [(row.label, row.speaker, row.split) for row in report.kept] == [
+        ("seven", "ann", "valid"),
+        ("yes", "bob", "test"),
+    ]
+    assert [Path(row.path).parent.name for row in report.rejected] == ["no"]
+    assert read_manifest(tmp_path / "m.jsonl") == report.kept
+    (tmp_path / "none").mkdir()
+    with pytest.raises(ValueError, match="no sounds in .*none: give"):
+        build_manifest([tmp_path / "digits", tmp_path / "none"], tmp_path / "m.jsonl")
+
+
 # --- tags and words
 
 
