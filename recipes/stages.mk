@@ -18,7 +18,9 @@ ifdef THREADS
 export OMP_NUM_THREADS := $(THREADS)
 endif
 
-# The judges bring packages of their own: an environment is made for them, unless an interpreter that has them is named.
+# The judges bring packages of their own, and a recipe may name more: an environment is made for them, unless an interpreter
+# that has them is named.
+JUDGES_MORE ?=
 ifdef JUDGES_PYTHON
 JUDGES_READY :=
 else
@@ -52,5 +54,5 @@ table: ## Write the tables of README.md anew from results/
 $(OUT)/judges-env.done:
 	$(if $(JUDGES),,$(error $(JUDGES_MISSING)))
 	python3 -m venv $(OUT)/judges-env
-	$(JUDGES_PYTHON) -m pip --disable-pip-version-check install torch==2.13.0 -r "$(JUDGES)/requirements.txt"
+	$(JUDGES_PYTHON) -m pip --disable-pip-version-check install torch==2.13.0 -r "$(JUDGES)/requirements.txt" $(JUDGES_MORE)
 	touch $@

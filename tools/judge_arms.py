@@ -4,15 +4,15 @@
 
 runs in the judges' environment, not in the project's, and writes into ARM what each sound was heard to be:
 
-- digit, event: verdicts.json, and vectors.npy [N, D] (for distances of sets);
+- digit, word, event: verdicts.json, and vectors.npy [N, D] (for distances of sets);
 - voice: voices.json, and voices.npy [N, 2, D], the voices before and behind the second that the index names (``from``;
   else --from), zeros where nothing is said;
 - notes: notes.json, rows of onset and offset in seconds and pitch as MIDI counts it.
 
-FOLDER/judges.py has ``load16(path)`` (mono samples at 16 kHz) and, for digit and event, ``yamnet(samples)`` (scores and
-embeddings [N, ...] of windows); ``digit(samples)`` (the spoken digit as a word); ``event_scores(samples)`` (a score for
-each class); ``speaker(samples)`` (a vector of length 1; the more alike two voices, the higher their dot product);
-``notes(path)``. D dimensions of a vector.
+FOLDER/judges.py has ``load16(path)`` (mono samples at 16 kHz) and, for digit, word and event, ``yamnet(samples)``
+(scores and embeddings [N, ...] of windows); ``digit(samples)`` (the spoken digit as a word; which other word of an
+arm's labels is said, word_judge.py hears); ``event_scores(samples)`` (a score for each class); ``speaker(samples)`` (a
+vector of length 1; the more alike two voices, the higher their dot product); ``notes(path)``. D dimensions of a vector.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from measured import Entry, open_judges, write_json
+from word_judge import word
 
 SAMPLE_RATE = 16000
 LEVEL = 0.05
@@ -48,7 +49,11 @@ def word_or_event(judges: ModuleType, path: Path, sound: Entry, asked: Entry) ->
     audio = judges.load16(path)
     if asked["last_seconds"]:
         audio = audio[-round(asked["last_seconds"] * SAMPLE_RATE) :]
-    said: Any = judges.digit(audio) if asked["judge"] == "digit" else rounded(judges.event_scores(audio))
+    said: Any
+    if asked["judge"] == "word":
+        said = word(audio, asked["words"])
+    else:
+        said = judges.digit(audio) if asked["judge"] == "digit" else rounded(judges.event_scores(audio))
     return Heard({"heard": said}, [judges.yamnet(audio)[1].mean(0)])
 
 
@@ -88,6 +93,7 @@ class Ear(NamedTuple):
 
 EARS = {
     "digit": Ear(word_or_event, "verdicts.json", "vectors.npy"),
+    "word": Ear(word_or_event, "verdicts.json", "vectors.npy"),
     "event": Ear(word_or_event, "verdicts.json", "vectors.npy"),
     "voice": Ear(voices, "voices.json", "voices.npy"),
     "notes": Ear(notes, "notes.json"),
@@ -101,6 +107,8 @@ def judge_arm(judges: ModuleType, arm: Path, asked: Entry) -> None:
     """Write what is heard in an arm, unless that stands there already; ``asked`` has the judge and its options."""
     index, ear = json.loads((arm / "index.json").read_text(encoding="utf-8")), EARS[asked["judge"]]
     done, asked = arm / ear.verdicts, asked | {"settings": index["settings"]}
+    if asked["judge"] == "word":
+        asked["words"] = sorted({sound["labels"][0] for sound in index["sounds"]})
     if done.is_file() and json.loads(done.read_text(encoding="utf-8"))["asked"] == asked:
         return
     heard = [ear.hear(judges, arm / sound["path"], sound, asked) for sound in index["sounds"]]

@@ -92,9 +92,9 @@ def guided(model: str, seconds: float, seed: int) -> list[Arm]:
     ]
 
 
-def chosen(model: str, seconds: float, seed: int) -> Arm:
+def chosen(model: str, seconds: float, seed: int, takes: int = TAKES) -> Arm:
     """The best of several takes by the scorer that the model brings, beside those of ``guided``."""
-    return Arm(f"{model}-{setting(BOLD, TAKES, '')}", BOLD, seconds, seed, candidates=TAKES, scorer="")
+    return Arm(f"{model}-{setting(BOLD, takes, '')}", BOLD, seconds, seed, candidates=takes, scorer="")
 
 
 def bringing(model: AudioGen, scorer: Path) -> AudioGen:
@@ -231,3 +231,9 @@ def write_index(home: Path, plan: Entry, told: list[Entry]) -> None:
 def repeated(items: Iterable[Item], count: int) -> list[Item]:
     """The items in turn, over and over, until there are so many."""
     return list(itertools.islice(itertools.cycle(items), count))
+
+
+def asked_of(rows: Iterable[Row], count: int) -> list[Item]:
+    """The captions of held-out recordings, as often as they come: so what real sounds reach is the ceiling."""
+    items = sorted((Item(row.caption or "", (row.label or "",)) for row in rows), key=lambda item: item.text)
+    return [items[number * len(items) // count] for number in range(count)]

@@ -18,7 +18,7 @@ from typing import Literal
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tools"))
 
-from sound_arms import BOLD, Arm, Item, bringing, chosen, guided, write_arm, write_recordings
+from sound_arms import BOLD, Arm, asked_of, bringing, chosen, guided, write_arm, write_recordings
 
 from audiolm_kit import AudioGen, NeuralCodec, Sampling, checkpoint
 from audiolm_kit.audio import write_bytes
@@ -52,9 +52,9 @@ def guidance(out: Path, rows: list[Row], seeds: list[int], count: int) -> None:
     for seed in seeds:
         model = AudioGen.load(out / "lm" / f"{GUIDED}-{seed}")
         for arm in guided(f"{GUIDED}-{seed}", SECONDS, 1000 * seed):
-            write_arm(model, arm, asked(rows, count), out / "sounds" / "guidance")
+            write_arm(model, arm, asked_of(rows, count), out / "sounds" / "guidance")
         arm = chosen(f"{GUIDED}-{seed}", SECONDS, 1000 * seed)
-        write_arm(bringing(model, out / "scorer"), arm, asked(rows, count), out / "sounds" / "guidance")
+        write_arm(bringing(model, out / "scorer"), arm, asked_of(rows, count), out / "sounds" / "guidance")
 
 
 def streams(out: Path, rows: list[Row], seeds: list[int], count: int) -> None:
@@ -63,7 +63,7 @@ def streams(out: Path, rows: list[Row], seeds: list[int], count: int) -> None:
         for seed in seeds:
             model = AudioGen.load(out / "lm" / f"{name}-{seed}")
             arm = Arm(f"{name}-{seed}", Sampling(), SECONDS, 1000 * seed)
-            write_arm(model, arm, asked(rows, count), out / "sounds" / "streams")
+            write_arm(model, arm, asked_of(rows, count), out / "sounds" / "streams")
 
 
 def quantized(out: Path, rows: list[Row], seeds: list[int], count: int) -> None:
@@ -74,21 +74,15 @@ def quantized(out: Path, rows: list[Row], seeds: list[int], count: int) -> None:
             write_arm(
                 model,
                 Arm(f"{name}-{seed}", BOLD, SECONDS, 1000 * seed),
-                asked(rows, count),
+                asked_of(rows, count),
                 out / "sounds" / "quantized",
             )
-
-
-def asked(rows: list[Row], count: int) -> list[Item]:
-    """The captions of held-out recordings, as often as they come: so what real sounds reach is the ceiling."""
-    items = sorted((Item(row.caption or "", (row.label or "",)) for row in rows), key=lambda item: item.text)
-    return [items[number * len(items) // count] for number in range(count)]
 
 
 def times(out: Path, rows: list[Row], seeds: list[int], count: int) -> None:
     """Seconds that each model takes for the same length of sound: in turn, several times over, codes to waveform."""
     models = {name: AudioGen.load(out / "lm" / f"{name}-{seeds[0]}") for name in NAMES}
-    texts = [item.text for item in asked(rows, int(TIMED["batch"]))]
+    texts = [item.text for item in asked_of(rows, int(TIMED["batch"]))]
     taken: dict[str, list[float]] = {name: [] for name in NAMES}
     for repeat in range(int(TIMED["repeats"]) + 1):
         for name, model in models.items():

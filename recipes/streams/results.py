@@ -14,15 +14,12 @@ from types import ModuleType
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tools"))
 
-from guidance_table import guidance_table, published
+from guidance_table import guidance_table
 from measured import Entry, row, ruled, score, score_of_models
 from verdicts import arms, count, differences, floor, heard, plain, rights
 
 SHARE = 0.97
 """Of the reconstructions' score, what the best setting has to reach."""
-SPEAKS = 0.95
-"""Of the published model's digits, what has to be heard right."""
-PUBLISHED = "guided-0-scale-3-temperature-0.8-takes-4-scorer"
 LOST = 0.01
 """What quantised weights may cost."""
 FASTER = {2: 1.8, 4: 3.3}
@@ -39,8 +36,7 @@ WHAT = {
 
 def guidance(judges: ModuleType, sounds: Path) -> list[Entry]:
     """Adherence, diversity and distance to real sounds under each scale."""
-    rows = guidance_table(judges, sounds, "guided", "digit", SHARE)
-    return [*rows, published(sounds / "guidance" / PUBLISHED, "digit", SPEAKS)]
+    return guidance_table(judges, sounds, "guided", "digit", SHARE)
 
 
 def streams(judges: ModuleType, sounds: Path) -> list[Entry]:

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import sound_arms
 import verdicts
+import word_judge
 
 from audiolm_kit import Sampling
 
@@ -77,6 +78,61 @@ def test_the_last_seconds_alone_can_be_heard(judges: Path, tmp_path: Path) -> No
     found = verdicts.heard(folder)
     assert found.sounds[0]["heard"] == {"dog": 16.0, "rain": 100.0}
     assert found.best() == ["rain"]
+
+
+class Decoder:
+    """What PocketSphinx offers: the longer a sound, the later in the alphabet is the word that it hears."""
+
+    def __init__(self, **options: Any) -> None:
+        assert options == {"lm": None, "bestpath": False, "fwdflat": False, "loglevel": "FATAL"}
+
+    def lookup_word(self, word: str) -> str | None:
+        return None if word == "blorptang" else "P R"
+
+    def add_jsgf_string(self, name: str, grammar: str) -> None:
+        self.words = grammar.partition("<word> = ")[2].rstrip(" ;\n").split(" | ")
+
+    def activate_search(self, name: str) -> None:
+        assert name == "word"
+
+    def start_utt(self) -> None: ...
+
+    def process_raw(self, heard: bytes, full_utt: bool) -> None:
+        samples = np.frombuffer(heard, np.int16)
+        still = round(0.2 * 16000)
+        assert full_utt and 0 < np.abs(samples[:still]).max() < 33  # the silence before it is near silence
+        assert np.abs(samples).max() == pytest.approx(0.3 * 32767, rel=0.02)
+        self.length = len(samples) - 2 * still
+
+    def end_utt(self) -> None: ...
+
+    def hyp(self) -> SimpleNamespace | None:
+        place = self.length // 1000 - 1
+        return SimpleNamespace(hypstr=self.words[place]) if place < len(self.words) else None
+
+
+def test_which_of_an_arms_labels_is_said_another_recogniser_hears(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "pocketsphinx", SimpleNamespace(Decoder=Decoder))
+    word_judge.recogniser.cache_clear()
+    folder = arm(tmp_path / "arm", ["a" * 1000, "a" * 2000, "a" * 1000, "a" * 9000], ["go", "stop", "stop", "go"])
+    judges: Any = SimpleNamespace(
+        load16=lambda path: np.full(len(path.read_text()), 0.01), yamnet=lambda audio: (None, np.ones((2, 3)))
+    )
+    judge_arms.judge_arm(judges, folder, {"judge": "word", "last_seconds": 0.0})
+    found = verdicts.heard(folder)
+    assert found.best() == ["go", "stop", "go", ""] and found.right().tolist() == [1, 1, 0, 0]
+    assert json.loads((folder / "verdicts.json").read_text())["asked"]["words"] == ["go", "stop"]
+    with pytest.raises(ValueError, match="cannot pronounce 'blorptang'"):
+        word_judge.word(np.zeros(1000), ["go", "blorptang"])
+
+
+def test_without_its_recogniser_of_words_a_judge_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pocketsphinx", None)
+    word_judge.recogniser.cache_clear()
+    with pytest.raises(ValueError, match="pip install pocketsphinx"):
+        word_judge.word(np.zeros(1000), ["go"])
 
 
 def test_an_arm_without_sounds_is_named(judges: Path, tmp_path: Path) -> None:
@@ -156,6 +212,14 @@ def test_a_guidance_table_says_what_was_gained_and_reached(tmp_path: Path) -> No
     ]
     assert [rows[each]["value"] for each in heard] == pytest.approx([0.6, 0.9, 0.8, 0.85, 0.88])
     assert ["rule" in rows[each] for each in heard] == [False, True, False, False, False]
+
+
+def test_the_published_models_row_has_a_rule_where_one_is_wanted(tmp_path: Path) -> None:
+    write_heard(tmp_path / "arm", ["one", "two"], ["one", "one"])
+    told = guidance_table.published(tmp_path / "arm", "digit", 0.95)
+    assert told["value"] == 0.5
+    assert told["rule"] == {"wanted": "at least 95 %", "reached": 0.5, "passed": False}
+    assert "rule" not in guidance_table.published(tmp_path / "arm", "word", None)
 
 
 def test_a_setting_that_was_not_run_is_named(tmp_path: Path) -> None:
