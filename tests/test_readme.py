@@ -28,7 +28,7 @@ def test_the_library_use_runs_as_it_stands(tmp_path: Path, monkeypatch: pytest.M
     names: dict[str, object] = {}
     exec(compile(code, "README.md", "exec"), names)
     assert {path.name for path in tmp_path.iterdir()} == {"seven.wav", "longer.flac", "coarse.wav"}
-    assert [read(path).samples.shape for path in ("seven.wav", "longer.flac", "coarse.wav")] == [(1, 6400)] * 3
+    assert [read(path).samples.shape for path in ("seven.wav", "longer.flac", "coarse.wav")] == [(1, 12800)] * 3
     takes = names["takes"]
     assert isinstance(takes, list) and len(takes) == 3
 

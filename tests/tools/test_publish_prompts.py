@@ -54,7 +54,7 @@ def test_silence_is_no_word() -> None:
 
 def test_the_program_writes_a_file_for_each(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     publish_prompts.main(["Greek: three", "German: one two", "-o", str(tmp_path)])
-    assert [audio.info(tmp_path / f"{number}.flac")[0] for number in (1, 2)] == [RATE, RATE]
+    assert [audio.info(tmp_path / f"{number}.flac")[0] for number in (1, 2)] == [16000, 16000]
     with pytest.raises(SystemExit):
         publish_prompts.main(["three", "-o", str(tmp_path)])
     assert "prompt is 'three', wanted" in capsys.readouterr().err
