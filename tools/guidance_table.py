@@ -45,6 +45,34 @@ def guidance_table(judges: ModuleType, sounds: Path, prefix: str, what: str, sha
     return rows + price(judges, real, remade, found)
 
 
+SINGLE = "3-temperature-0.8"
+"""One take of each text."""
+BEST = {takes: f"{SINGLE}-takes-{takes}-scorer" for takes in (4, 8)}
+"""The best of several by the scorer."""
+ASKED = 4
+"""As many takes does a published model make in `make demo`."""
+
+
+def takes_table(judges: ModuleType, folder: Path, prefix: str, what: str, share: float | None = None) -> list[Entry]:
+    """One take of each text and the best of several by the scorer, of the models ``PREFIX-SEED``: what is published.
+
+    Args:
+        folder: has ``real`` and ``reconstruction`` too, the ceilings (``sound_arms.write_takes``).
+        what: is heard, for the table: "digit", "word" or "event".
+        share: of the published model's sounds that has to be heard right, if any.
+    """
+    real, remade = (heard(folder / name) for name in ("real", "reconstruction"))
+    found = {name: arms(folder, f"{prefix}-*-scale-{name}") for name in (SINGLE, *BEST.values())}
+    rows = [
+        row(f"{what} heard: real `valid` recordings (ceiling)", score(real.right())),
+        row(f"{what} heard: their codec reconstructions (ceiling)", score(remade.right())),
+        *(row(f"{what} heard: {told(name)}", score_of_models(rights(models))) for name, models in found.items()),
+        row(f"{what} heard: the best of {ASKED} against shuffled captions (floor)", floor(found[BEST[ASKED]])),
+        published(folder / f"{prefix}-0-scale-{BEST[ASKED]}", what, share),
+    ]
+    return rows + price(judges, real, remade, found, what, f"{what}s: ")
+
+
 def published(arm: Path, what: str, share: float | None) -> Entry:
     """The row of the model that comes with the package, and the share of its sounds that have to be heard right."""
     scored = score(heard(arm).right())
@@ -69,14 +97,22 @@ def told(name: str) -> str:
     return f"{best}guidance {rest.replace('-temperature-', ', temperature ')}"
 
 
-def price(judges: ModuleType, real: Heard, remade: Heard, found: dict[str, list[Heard]]) -> list[Entry]:
-    """Diversity and kernel audio distance of each setting, means over the models."""
-    rows = [plain("diversity within a class: real recordings", diversity(real.vectors, real.groups()))]
+def price(
+    judges: ModuleType, real: Heard, remade: Heard, found: dict[str, list[Heard]], group: str = "class", of: str = ""
+) -> list[Entry]:
+    """Diversity and kernel audio distance of each setting, means over the models.
+
+    Args:
+        group: what the sounds of one label are, for the table.
+        of: put before the rows of distances, where a table has several kinds of sounds.
+    """
+    varied, far = f"diversity within a {group}", f"{of}KAD to the real recordings"
+    rows = [plain(f"{varied}: real recordings", diversity(real.vectors, real.groups()))]
     for name, models in found.items():
         each = [diversity(arm.vectors, arm.groups()) for arm in models]
-        rows.append(plain(f"diversity within a class: {told(name)}", float(np.mean(each))))
-    rows.append(plain("KAD to the real recordings: reconstructions", judges.kad(real.vectors, remade.vectors)))
+        rows.append(plain(f"{varied}: {told(name)}", float(np.mean(each))))
+    rows.append(plain(f"{far}: reconstructions", judges.kad(real.vectors, remade.vectors)))
     for name, models in found.items():
         each = [judges.kad(real.vectors, arm.vectors) for arm in models]
-        rows.append(plain(f"KAD to the real recordings: {told(name)}", float(np.mean(each))))
+        rows.append(plain(f"{far}: {told(name)}", float(np.mean(each))))
     return rows

@@ -35,6 +35,8 @@ SETTINGS = (*(Sampling(guidance_scale=scale) for scale in (1.0, 2.0, 3.0, 5.0)),
 """What an experiment on guidance compares."""
 TAKES = 4
 """And the best of so many takes under the last of them."""
+SEVERAL = (4, 8)
+"""Of a model that brings a scorer, the best of so many."""
 OWN_CHOICE = ("scorer", "self")
 
 
@@ -95,6 +97,13 @@ def guided(model: str, seconds: float, seed: int) -> list[Arm]:
 def chosen(model: str, seconds: float, seed: int, takes: int = TAKES) -> Arm:
     """The best of several takes by the scorer that the model brings, beside those of ``guided``."""
     return Arm(f"{model}-{setting(BOLD, takes, '')}", BOLD, seconds, seed, candidates=takes, scorer="")
+
+
+def write_takes(model: AudioGen, name: str, items: Sequence[Item], folder: Path, seconds: float, seed: int) -> None:
+    """The same items by a model that brings a scorer: one take of each, and the best of several by the scorer."""
+    single = Arm(f"{name}-{setting(BOLD)}", BOLD, seconds, seed)
+    for arm in (single, *(chosen(name, seconds, seed, takes) for takes in SEVERAL)):
+        write_arm(model, arm, items, folder)
 
 
 def bringing(model: AudioGen, scorer: Path) -> AudioGen:

@@ -1,4 +1,4 @@
-"""Write the sounds of one experiment: guidance, mixing, or prompts against texts.
+"""Write the sounds of one experiment: guidance, mixing, prompts against texts, or the models of 16 kHz.
 
     python experiment.py guidance --out build/sound_events --windows build/sound_events/windows.jsonl
 
@@ -18,7 +18,19 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tools"))
 
-from sound_arms import BOLD, Arm, Item, bringing, chosen, guided, repeated, setting, write_arm, write_recordings
+from sound_arms import (
+    BOLD,
+    Arm,
+    Item,
+    bringing,
+    chosen,
+    guided,
+    repeated,
+    setting,
+    write_arm,
+    write_recordings,
+    write_takes,
+)
 
 from audiolm_kit import AudioGen, NeuralCodec, Sound, checkpoint
 from audiolm_kit.audio import read, write, write_bytes
@@ -71,6 +83,16 @@ def guidance(folder: Path, models: Iterator[tuple[str, int, AudioGen]], rows: li
             write_arm(model, arm, items, folder)
         if kind == "single":
             write_arm(bringing(model, folder.parents[1] / "scorer"), chosen(name, SECONDS, first), items, folder)
+
+
+def wide(folder: Path, models: Iterator[tuple[str, int, AudioGen]], rows: list[Row], count: int) -> None:
+    """Models of 16 kHz and their scorer, the held-out recordings at that rate, and what the codec leaves of them."""
+    for kind, seed, model in models:
+        items = singles(captions(rows), count)
+        if not (folder / "reconstruction/index.json").is_file():
+            write_recordings(model.codec, rows, folder, model.fingerprints["codec"])
+        scored = bringing(model, folder.parents[1] / "wide" / "scorer")
+        write_takes(scored, f"{kind}-{seed}", items, folder, SECONDS, 1000 * seed)
 
 
 def mixing(folder: Path, models: Iterator[tuple[str, int, AudioGen]], rows: list[Row], count: int) -> None:
@@ -164,7 +186,7 @@ def listening(sounds: Path, seed: int) -> list[dict[str, str]]:
     return items
 
 
-EXPERIMENTS = {"guidance": guidance, "mixing": mixing, "prompts": prompts}
+EXPERIMENTS = {"guidance": guidance, "mixing": mixing, "prompts": prompts, "wide": wide}
 
 
 def main() -> None:

@@ -15,7 +15,7 @@ from types import ModuleType
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tools"))
 
 import numpy as np
-from guidance_table import guidance_table, published
+from guidance_table import guidance_table, takes_table
 from measured import Entry, row, ruled, score, score_of_models
 from verdicts import Heard, arms, count, differences, heard, plain, rights
 
@@ -23,7 +23,6 @@ SHARE, LOSS = 0.85, 0.03
 """What is wanted of the best setting beside the codec, and how much mixing may cost."""
 SOUNDS = 0.80
 """Of the published model's sounds, what has to be heard right."""
-PUBLISHED = "single-0-scale-3-temperature-0.8"
 PROMPTED = {
     "none": "no text",
     "same": "the prompt's own text",
@@ -34,8 +33,12 @@ PROMPTED = {
 
 def guidance(judges: ModuleType, sounds: Path) -> list[Entry]:
     """Adherence, diversity and distance to real sounds under each scale, of the models without mixing."""
-    rows = guidance_table(judges, sounds, "single", "event", SHARE)
-    return [*rows, published(sounds / "guidance" / PUBLISHED, "event", SOUNDS)]
+    return guidance_table(judges, sounds, "single", "event", SHARE)
+
+
+def wide(judges: ModuleType, sounds: Path) -> list[Entry]:
+    """Models of 16 kHz, one take and the best of several."""
+    return takes_table(judges, sounds / "wide", "wide", "event", SOUNDS)
 
 
 # --- codecs -----------------------------------------------------------------------------------------------------------
@@ -189,4 +192,4 @@ def class_rate(arm: Heard, class_of: str) -> np.ndarray:
 
 
 if __name__ == "__main__":
-    count({"codecs": codecs, "guidance": guidance, "mixing": mixing, "prompts": prompts})
+    count({"codecs": codecs, "guidance": guidance, "mixing": mixing, "prompts": prompts, "wide": wide})

@@ -14,25 +14,13 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tools"))
 
-from sound_arms import (
-    BOLD,
-    Arm,
-    Item,
-    asked_of,
-    bringing,
-    chosen,
-    setting,
-    write_arm,
-    write_recordings,
-)
+from sound_arms import asked_of, bringing, write_recordings, write_takes
 
 from audiolm_kit import AudioGen, NeuralCodec, checkpoint
 from audiolm_kit.data.layouts import DIGITS
 from audiolm_kit.data.manifest import Row, read_manifest
 
 SECONDS = 0.8
-TAKES = (4, 8)
-"""Of each text, of which the scorer chooses one."""
 
 
 def of_kind(rows: list[Row], kind: str) -> list[Row]:
@@ -45,16 +33,6 @@ def of_kind(rows: list[Row], kind: str) -> list[Row]:
     if not found:
         raise ValueError(f"no held-out recording is of {kind}: give a manifest with label, caption and split of both")
     return found
-
-
-def spoken(out: Path, items: list[Item], folder: Path, seeds: list[int]) -> None:
-    """The same texts and seeds by each model: one take of each, and the best of several by the scorer."""
-    for seed in seeds:
-        name = f"spoken-{seed}"
-        model = bringing(AudioGen.load(out / "lm" / name), out / "scorer")
-        single = Arm(f"{name}-{setting(BOLD)}", BOLD, SECONDS, 1000 * seed)
-        for arm in (single, *(chosen(name, SECONDS, 1000 * seed, takes) for takes in TAKES)):
-            write_arm(model, arm, items, folder)
 
 
 def main() -> None:
@@ -71,7 +49,9 @@ def main() -> None:
         folder = given.out / "sounds" / given.kind
         codec = checkpoint.load(NeuralCodec, given.out / "codec").eval()
         write_recordings(codec, rows, folder, checkpoint.fingerprint(codec))
-        spoken(given.out, asked_of(rows, given.count), folder, given.seeds)
+        for seed in given.seeds:
+            model = bringing(AudioGen.load(given.out / "lm" / f"spoken-{seed}"), given.out / "scorer")
+            write_takes(model, f"spoken-{seed}", asked_of(rows, given.count), folder, SECONDS, 1000 * seed)
     except (ValueError, OSError) as error:
         parser.exit(2, f"{parser.prog}: {error}\n")
 
