@@ -53,13 +53,22 @@ ASKED = 4
 """As many takes does a published model make in `make demo`."""
 
 
-def takes_table(judges: ModuleType, folder: Path, prefix: str, what: str, share: float | None = None) -> list[Entry]:
+def takes_table(
+    judges: ModuleType,
+    folder: Path,
+    prefix: str,
+    what: str,
+    share: float | None = None,
+    seed: int = 0,
+    setting: str = BEST[ASKED],
+) -> list[Entry]:
     """One take of each text and the best of several by the scorer, of the models ``PREFIX-SEED``: what is published.
 
     Args:
         folder: has ``real`` and ``reconstruction`` too, the ceilings (``sound_arms.write_takes``).
         what: is heard, for the table: "digit", "word" or "event".
         share: of the published model's sounds that has to be heard right, if any.
+        seed: of the published model, and ``setting`` how it is asked.
     """
     real, remade = (heard(folder / name) for name in ("real", "reconstruction"))
     found = {name: arms(folder, f"{prefix}-*-scale-{name}") for name in (SINGLE, *BEST.values())}
@@ -68,17 +77,17 @@ def takes_table(judges: ModuleType, folder: Path, prefix: str, what: str, share:
         row(f"{what} heard: their codec reconstructions (ceiling)", score(remade.right())),
         *(row(f"{what} heard: {told(name)}", score_of_models(rights(models))) for name, models in found.items()),
         row(f"{what} heard: the best of {ASKED} against shuffled captions (floor)", floor(found[BEST[ASKED]])),
-        published(folder / f"{prefix}-0-scale-{BEST[ASKED]}", what, share),
+        published(folder / f"{prefix}-{seed}-scale-{setting}", what, share, seed),
     ]
     return rows + price(judges, real, remade, found, what, f"{what}s: ")
 
 
-def published(arm: Path, what: str, share: float | None) -> Entry:
+def published(arm: Path, what: str, share: float | None, seed: int = 0) -> Entry:
     """The row of the model that comes with the package, and the share of its sounds that have to be heard right."""
     scored = score(heard(arm).right())
     if share is not None:
         scored["rule"] = ruled(f"at least {100 * share:.0f} %", scored["value"], scored["value"] >= share)
-    return row(f"{what} heard: the model of seed 0, which is published, as `make demo` asks it", scored)
+    return row(f"{what} heard: the model of seed {seed}, which is published, as `make demo` asks it", scored)
 
 
 def numbers(name: str) -> tuple[float, int, str, float]:
