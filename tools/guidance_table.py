@@ -49,7 +49,7 @@ SINGLE = "3-temperature-0.8"
 """One take of each text."""
 BEST = {takes: f"{SINGLE}-takes-{takes}-scorer" for takes in (4, 8)}
 """The best of several by the scorer."""
-ASKED = 4
+ASKED = 8
 """As many takes does a published model make in `make demo`."""
 
 
