@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from collections import Counter
@@ -11,7 +12,8 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from reading import load
+import yaml
+from reading import ROOT, content, load, planned
 
 from audiolm_kit import NeuralCodec, audio
 from audiolm_kit.audio import Sound
@@ -162,3 +164,20 @@ def test_a_pair_counts_where_both_its_classes_are_heard(tmp_path: Path) -> None:
     rows = results.mixtures(tmp_path)
     assert [row["value"] for row in rows] == [0.75, 0.25]
     assert "ceiling" in rows[0]["what"] and "25 frames" in rows[1]["what"]
+
+
+def test_the_codec_of_16_khz_keeps_the_frames_and_windows_of_the_one_of_8() -> None:
+    plan = planned("sound_events", "/nowhere/out/lm/wide-0.done").replace("\\\n", "")
+    [command] = [line for line in plan.splitlines() if "wide/codec.run" in line]
+    told = dict(re.findall(r"--(\S+) (\d+)", command))
+    own = content("sound_events", "codec")[0]["codec"]
+    network, twice = own["convnext"], "model.codec.convnext"
+    assert int(told["model.codec.sample_rate"]) == int(told["data.sample_rate"]) == 2 * own["sample_rate"]
+    assert int(told[f"{twice}.hop"]) == 2 * network["hop"] and int(told[f"{twice}.fft_size"]) == 2 * network["fft_size"]
+    assert "--model.codec /nowhere/out/wide/codec" in plan and "--data.shards /nowhere/out/wide/tokens/train" in plan
+
+
+def test_the_published_model_is_the_one_that_the_table_names() -> None:
+    about = yaml.safe_load((ROOT / "tools/published/sound-events.yaml").read_text(encoding="utf-8"))
+    assert about["member"] == load("sound_events", "results").PUBLISHED
+    assert "candidates" not in about["example"]  # single takes (guidance_table.SINGLE)
