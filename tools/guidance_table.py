@@ -76,7 +76,7 @@ def takes_table(
         row(f"{what} heard: real `valid` recordings (ceiling)", score(real.right())),
         row(f"{what} heard: their codec reconstructions (ceiling)", score(remade.right())),
         *(row(f"{what} heard: {told(name)}", score_of_models(rights(models))) for name, models in found.items()),
-        row(f"{what} heard: the best of {ASKED} against shuffled captions (floor)", floor(found[BEST[ASKED]])),
+        row(f"{what} heard: against shuffled captions, {told(setting)} (floor)", floor(found[setting])),
         published(folder / f"{prefix}-{seed}-scale-{setting}", what, share, seed),
     ]
     return rows + price(judges, real, remade, found, what, f"{what}s: ")
@@ -115,7 +115,8 @@ def price(
         group: what the sounds of one label are, for the table.
         of: put before the rows of distances, where a table has several kinds of sounds.
     """
-    varied, far = f"diversity within a {group}", f"{of}KAD to the real recordings"
+    article = "an" if group[0] in "aeiou" else "a"
+    varied, far = f"diversity within {article} {group}", f"{of}KAD to the real recordings"
     rows = [plain(f"{varied}: real recordings", diversity(real.vectors, real.groups()))]
     for name, models in found.items():
         each = [diversity(arm.vectors, arm.groups()) for arm in models]
