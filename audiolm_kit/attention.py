@@ -38,6 +38,9 @@ def attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, past:
             mask = minus_infinity(~mask, query.dtype)
         mixed: Tensor = _Attention.apply(query, key, value, mask, past)  # type: ignore[no-untyped-call]
         return mixed
+    if query.dtype != key.dtype and not torch.is_autocast_enabled(query.device.type):  # a cache's: ``kept_dtype``
+        mask = mask.to(key.dtype) if mask is not None and mask.is_floating_point() else mask
+        return attend(query.to(key.dtype), key, value, mask, past).to(query.dtype)
     return F.scaled_dot_product_attention(query, key, value, attn_mask=mask, is_causal=past and mask is None)
 
 

@@ -19,11 +19,11 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from audiolm_kit import eight_bits
+from audiolm_kit import eight_bits, stored_once
 
 FORMAT = 1
 CONFIG = "config.json"
@@ -259,6 +259,8 @@ def fingerprint(model: nn.Module) -> str:
 def read_weights(path: Path) -> dict[str, Tensor]:
     """What a safetensors file holds; what lies there in 8 bits (``eight_bits``) is float32 again.
 
+    So is what lies there once for several names (``stored_once``).
+
     Raises:
         FileNotFoundError: nothing stands there.
         ValueError: the file is cut off, or is none.
@@ -266,7 +268,8 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     if not path.is_file():
         raise FileNotFoundError(f"{path} is missing: copy the whole checkpoint folder")
     try:
-        stored = load_file(path)
+        with safe_open(path, "pt") as file:
+            stored = stored_once.again({name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {})  # noqa: SIM118  no mapping
     except SafetensorError as error:
         raise ValueError(f"{path} is not a whole safetensors file ({error}): copy the checkpoint again") from None
     try:

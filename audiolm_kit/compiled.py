@@ -53,7 +53,7 @@ class FixedPast:
 
     def append(self, layer: int, newest: Tensor) -> tuple[Tensor, Tensor]:
         """As ``Past`` says."""
-        own = self.layers[layer].index_copy_(3, self.position, newest[:, :, :, None])
+        own = self.layers[layer].index_copy_(3, self.position, newest[:, :, :, None].to(self.layers[layer].dtype))
         keys, values = own[:, :, :, : self.count].unbind(1)
         return keys, values
 

@@ -6,7 +6,7 @@ as it is. In a safetensors file the scales of NAME stand under ``NAME:scale``.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor, nn
@@ -19,15 +19,18 @@ SHORTEST = 8
 
 
 @torch.no_grad()
-def rounded(model: nn.Module) -> dict[str, Tensor]:
+def rounded(model: nn.Module, chosen: Callable[[str], bool] = lambda name: True) -> dict[str, Tensor]:
     """Round a model's matrices, in place, to what 8 bits hold, and return its state as it lies on disk.
 
-    What ``restored`` makes of that are the model's own weights, bit for bit.
+    What ``restored`` makes of that are the model's own weights, bit for bit; the model is of float32.
+
+    Args:
+        chosen: says of a name whether it is rounded.
     """
     stored = {}
     for name, tensor in model.state_dict().items():
         stored[name] = tensor
-        if tensor.is_floating_point() and tensor.dim() > 1 and tensor[0].numel() >= SHORTEST:
+        if chosen(name) and tensor.is_floating_point() and tensor.dim() > 1 and tensor[0].numel() >= SHORTEST:
             rows = tensor.float().flatten(1)
             scale = rows.abs().amax(1, keepdim=True) / MOST
             numbers = (rows / scale.clamp_min(torch.finfo(torch.float32).tiny)).round().to(torch.int8)

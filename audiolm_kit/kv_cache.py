@@ -23,6 +23,12 @@ class Memory(NamedTuple):
         """R: the leading rows, behind which no row has any context; without a cache, all of them."""
         return len(self.states)
 
+    def kept(self, dtype: torch.dtype) -> Memory:
+        """The same for keys of a dtype, which what is added to scores has to have."""
+        if self.mask is None or self.mask.dtype == torch.bool:
+            return self
+        return Memory(self.states, self.mask.to(dtype))
+
 
 class Places(NamedTuple):
     """What the steps of a cache are told of where they stand, for all of them at once."""
@@ -120,6 +126,15 @@ class KVCache:
             part.memory = Memory(states[begin:end], None if mask is None else mask[begin:end])
             part.attended = [(keys[begin:end], values[begin:end]) for keys, values in self.attended]
         return part
+
+
+def kept_dtype(weight: Tensor) -> torch.dtype:
+    """In which dtype keys and values are kept of a model with such weights: that of the weights, on a CPU float32.
+
+    There torch's attention takes four to eight times as long for one step in bfloat16, as it computes in float32 and
+    converts the whole past anew.
+    """
+    return torch.float32 if weight.device.type == "cpu" and weight.dtype.itemsize < 4 else weight.dtype
 
 
 def minus_infinity(hidden: Tensor, dtype: torch.dtype) -> Tensor:

@@ -59,13 +59,14 @@ def walk(x: Tensor, layers: Sequence[Parts], heads: int, place: Place, past: Pas
         if place.cosines is not None and place.sines is not None:
             fused = torch.cat([turned(fused[:, :2], place.cosines, place.sines), fused[:, 2:]], dim=1)
         keys, values = past.append(index, fused[:, 1:])
-        mixed = F.scaled_dot_product_attention(fused[:, 0, :, None], keys, values, attn_mask=place.mask)
-        x += attention.output(mixed.reshape(shape))
+        query = fused[:, 0, :, None].to(keys.dtype)
+        mixed = F.scaled_dot_product_attention(query, keys, values, attn_mask=place.mask)
+        x += attention.output(mixed.reshape(shape).to(x.dtype))
         if rows is not None and memory is not None and cross_attention is not None:
             query = cross_attention.inward(cross_attention.norm(rows)).view(len(rows), heads, 1, -1)
             keys, values = past.attended[index]
-            mixed = F.scaled_dot_product_attention(query, keys, values, attn_mask=memory.mask)
-            rows += cross_attention.output(mixed.reshape(rows.shape))  # a part of x
+            mixed = F.scaled_dot_product_attention(query.to(keys.dtype), keys, values, attn_mask=memory.mask)
+            rows += cross_attention.output(mixed.reshape(rows.shape).to(x.dtype))  # a part of x
         x += down(F.gelu(up(norm(x))))
     return x
 

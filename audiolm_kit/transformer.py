@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from audiolm_kit.compiled import compiled_step
-from audiolm_kit.kv_cache import KVCache, Memory, Place, Places, minus_infinity
+from audiolm_kit.kv_cache import KVCache, Memory, Place, Places, kept_dtype, minus_infinity
 from audiolm_kit.layers import Layer, View
 from audiolm_kit.layers import TransformerConfig as TransformerConfig  # and from here, where the model stands
 from audiolm_kit.positions import relative_buckets, rotary_angles, sinusoids
@@ -90,7 +90,7 @@ class Transformer(nn.Module):
             raise ValueError("a bidirectional transformer sees all steps at once: it has no use for a cache")
         weight = self.norm.weight
         shape = (batch, 2, self.config.heads, max_steps, self.config.dim // self.config.heads)
-        return KVCache([weight.new_empty(shape) for _ in self.layers])
+        return KVCache([weight.new_empty(shape, dtype=kept_dtype(weight)) for _ in self.layers])
 
     def remember(
         self, cache: KVCache, context: tuple[Tensor, Tensor] | None = None, lead: Tensor | None = None
@@ -105,7 +105,10 @@ class Transformer(nn.Module):
         memory = None if context is None else _trimmed(self._memory(context), context[1])
         if memory is not None:
             layers = cast("Iterator[Layer]", iter(self.layers))
-            cache.attended = [layer.cross_attention.read(memory.states) for layer in layers]
+            kept = batch.dtype
+            read = (layer.cross_attention.read(memory.states) for layer in layers)
+            cache.attended = [(keys.to(kept), values.to(kept)) for keys, values in read]
+            memory = memory.kept(kept)
         cache.memory, cache.lead, cache.ready = memory, lead, True
         cache.longest_lead = 0 if lead is None else int(lead.max())
         cache.places = self._places(cache)
@@ -143,12 +146,12 @@ class Transformer(nn.Module):
         steps = torch.arange(count, device=own.device)
         added = cosines = sines = bias = seen = None
         if config.positions == "sinusoidal":
-            added = sinusoids(steps, config.dim).to(own.dtype)
+            added = sinusoids(steps, config.dim).to(self.norm.weight.dtype)
         if config.positions == "rotary":
             angles = rotary_angles(steps, config.dim // config.heads)
             cosines, sines = angles.cos(), angles.sin()
         if config.positions == "relative":
-            bias = self._relative(count - 1, 1, None)
+            bias = self._relative(count - 1, 1, None).to(own.dtype)
         if cache.lead is not None:
             seen = minus_infinity(steps < cache.lead[:, None], own.dtype)[:, None, None]
         return Places(added, cosines, sines, bias, seen)

@@ -111,13 +111,14 @@ def test_parts_of_a_cache_are_read_as_the_whole(positions: str, lead: str) -> No
 @torch.no_grad()
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("positions", POSITIONS)
-def test_caches_and_steps_have_the_dtype_of_the_weights(positions: str, dtype: torch.dtype) -> None:
+def test_steps_have_the_dtype_of_the_weights_and_a_cpus_cache_is_float32(positions: str, dtype: torch.dtype) -> None:
     transformer, x = tiny(positions=positions).to(dtype), randn(4, S, D).to(dtype)
     states, seen = context_of(LENGTHS)
     given = {"context": (states.to(dtype), seen), "lead": torch.tensor(LEADS["padding in front"])}
     cache = transformer.new_cache(4, S)
     found = in_steps(transformer, x, cache, **given)
-    assert found.dtype == dtype and {layer.dtype for layer in cache.layers} == {dtype}
+    assert found.dtype == dtype and {layer.dtype for layer in cache.layers} == {torch.float32}
+    assert {each.dtype for pair in cache.attended for each in pair} == {torch.float32}
     tolerance = {torch.float32: 1e-4, torch.bfloat16: 0.2, torch.float16: 0.03}[dtype]
     torch.testing.assert_close(found, transformer(x, **given), atol=tolerance, rtol=tolerance)
 

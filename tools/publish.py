@@ -3,8 +3,8 @@
     python tools/publish.py build/streams/lm/guided-0 --name spoken-digits
 
 takes the checkpoint folder of an AudioGen or an AudioLM and writes audiolm_kit/published/NAME, whole or not at all:
-language models in 8 bits a weight and what turns sound into codes in 16 (both are read as float32 again), without
-blocks of a codec that do nothing;
+language models in 8 bits a weight, what turns sound into codes in 16, and the network that turns them back in 8 (all
+are read as float32 again), without blocks of a codec that do nothing;
 fingerprints of what is stored; example.json, what ``make demo`` asks of it; prompts; and a card. What the card must say
 that no file knows stands in tools/published/NAME.yaml; its figures come of the files of results that are named there,
 none is written by hand. All models together have 24 MB.
@@ -27,7 +27,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))  # run as a program or 
 
 from publish_card import About, read_about, stored, tables, write_card
 from publish_idle import without_idle_blocks
-from publish_rounding import Facts, Model, differences, forget_training, halve
+from publish_rounding import Facts, Model, compact, differences, forget_training, halve
 from safetensors.torch import save_file
 from torch import nn
 
@@ -42,8 +42,10 @@ from audiolm_kit import (
     checkpoint,
     eight_bits,
     provenance,
+    stored_once,
 )
 from audiolm_kit.audio import Sound
+from audiolm_kit.codec.model import NeuralCodec
 from audiolm_kit.conditioning import text_files
 from audiolm_kit.evaluation.contrastive import KIND as SCORER_KIND
 from audiolm_kit.evaluation.contrastive import PART, ContrastiveScorer
@@ -109,13 +111,21 @@ def _published(order: Order, shown: str, aside: Path) -> Published:
         before, model = with_scorer(before, order.scorer), with_scorer(model, smaller(order.scorer, aside / "scorer"))
     model, left_out = without_idle(model, order.phases)
     parts = parts_of(model)
-    small = {name: eight_bits.rounded(part) for name, part in parts.items() if isinstance(part, StreamLM)}
-    dtypes = {name: "int8" if name in small else halved(part) for name, part in parts.items()}
+    small, dtypes = {}, {}
+    for name, part in parts.items():
+        if isinstance(part, StreamLM):
+            small[name], dtypes[name] = eight_bits.rounded(part), "int8"
+        elif isinstance(part, NeuralCodec):
+            forget_training(part)
+            small[name], dtypes[name] = compact(part)
+        else:
+            dtypes[name] = halved(part)
     target = order.folder / order.name
     with checkpoint.replacing(target) as draft:
         model.save(draft)
         for name, state in small.items():
-            save_file({key: each.contiguous() for key, each in state.items()}, draft / name / checkpoint.WEIGHTS)
+            kept, same = stored_once.once({key: each.contiguous() for key, each in state.items()})
+            save_file(kept, draft / name / checkpoint.WEIGHTS, same)
         after = opened(draft)
         example = write_example(order, draft)
         told = differences(before, after, *tried(before, draft, example))
@@ -201,7 +211,7 @@ def without_idle(model: Model, phases: bool) -> tuple[Model, str]:
 
 
 def halved(part: nn.Module) -> str:
-    """Round a part that makes codes, and name the type of its numbers.
+    """Round a part that is no language model and no codec of ours, and name the type of its numbers.
 
     A semantic tokenizer without a network of its own stays as it is: it is small, and its codes are what a model stands
     on.

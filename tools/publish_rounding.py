@@ -11,8 +11,10 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from audiolm_kit import AudioGen, AudioLM, StreamLM
+from audiolm_kit import AudioGen, AudioLM, StreamLM, eight_bits
 from audiolm_kit.audio import Sound, fit
+from audiolm_kit.codec.beginning import encoder_is_idle
+from audiolm_kit.codec.convnext import ConvNeXtEncoder
 from audiolm_kit.codec.model import NeuralCodec
 from audiolm_kit.codec.rvq import Codebook
 from audiolm_kit.evaluation.signal import mel_distance
@@ -47,6 +49,30 @@ def halve(model: nn.Module) -> torch.dtype:
     dtype = min(HALVES, key=errors.__getitem__)
     model.to(dtype)
     return dtype
+
+
+@torch.no_grad()
+def compact(codec: NeuralCodec) -> tuple[dict[str, Tensor], str]:
+    """Round a codec of float32 in place, and return its state as it lies on disk and what to call that.
+
+    What makes codes, and the linear way back, becomes float16 (or bfloat16, see ``halve``); the network that makes
+    sound of codes 8 bits a weight, and so do weights of an encoder that nothing comes of.
+    """
+    halve(codec)
+    half = next(codec.parameters()).dtype
+    codec.float()
+    heads = ["decoder."]
+    if isinstance(codec.encoder, ConvNeXtEncoder) and encoder_is_idle(codec.encoder):
+        heads += ["encoder.enter.", "encoder.leave."]
+    told = tuple(heads)
+    stored = eight_bits.rounded(codec, lambda name: name.startswith(told) and not name.startswith("decoder.linear."))
+    scales = {name for name in stored if name.endswith(eight_bits.SCALE)}
+    state = {
+        name: each.to(half) if each.is_floating_point() and name not in scales else each
+        for name, each in stored.items()
+    }
+    name = str(half).removeprefix("torch.")
+    return state, f"{name} (its decoder int8)" if scales else name
 
 
 def rounding_error(model: nn.Module, dtype: torch.dtype) -> float:

@@ -168,7 +168,10 @@ def test_a_pair_counts_where_both_its_classes_are_heard(tmp_path: Path) -> None:
 
 def test_the_codec_of_16_khz_keeps_the_frames_and_windows_of_the_one_of_8() -> None:
     plan = planned("sound_events", "/nowhere/out/lm/wide-0.done").replace("\\\n", "")
-    [command] = [line for line in plan.splitlines() if "wide/codec.run" in line]
+    [command] = [line for line in plan.splitlines() if "wide/begun.run" in line]
+    [drawn] = [line for line in plan.splitlines() if "wide/codec.run" in line]
+    assert "-c postfilter.yaml" in drawn and "--model.base /nowhere/out/wide/begun" in drawn
+    assert "--data.sample_rate 16000" in drawn
     told = dict(re.findall(r"--(\S+) (\d+)", command))
     own = content("sound_events", "codec")[0]["codec"]
     network, twice = own["convnext"], "model.codec.convnext"
