@@ -30,7 +30,7 @@ GROUND = (
         "kv_cache",
     ),
     *("layers", "parallel", "positions", "protocols", "provenance", "published", "repeats", "stages", "stepping"),
-    *("text", "text_cache", "transformer"),
+    *("stored_once", "text", "text_cache", "transformer"),
 )
 FLOORS = {
     **dict.fromkeys(GROUND, 1),
