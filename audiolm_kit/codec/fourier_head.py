@@ -106,7 +106,7 @@ class FourierHead(nn.Module):
             drawn = torch.cat([self._drawn(parts, starts), self._drawn(parts, starts + NOISE_FRAMES // 2)])
             read = torch.cat([drawn, parts[:1], self._told(frames)])
             return rearrange(read, "n b c s f -> b (n c f) s"), (start + frames.shape[1],)
-        spectrum = self._spectrum(parts, starts)
+        spectrum = self._spectrum(parts, starts, self.training)
         if self.config.refine and not self.training:
             flat = rearrange(spectrum, "b (n cf) s -> n b cf s", n=2)
             begun = spectrum
@@ -125,7 +125,7 @@ class FourierHead(nn.Module):
         """What ``carried`` gives -> spectra [B, 2 C F, S] of phases that are noise and, to be refined, magnitudes."""
         parts = rearrange(read, "b (n c f) s -> n b c s f", c=self.channels, f=self.config.bins)
         begun, noise, loud, told = parts.split([2, DRAWS, 1, MAPS])
-        magnitude = self._postfiltered(loud[0], told, noise).clamp(max=LOUDEST).exp()
+        magnitude = _heard(self._postfiltered(loud[0], told, noise))
         begun = begun / begun.square().sum(0).sqrt().clamp_min(1e-9)
         made = torch.cat([begun, magnitude[None]]) if self.config.refine else magnitude * begun
         return rearrange(made, "n b c s f -> b (n c f) s")
@@ -206,9 +206,12 @@ class FourierHead(nn.Module):
         # What the way says is a mean of logarithms, and noise lowers that below the logarithm of the power.
         return torch.stack([parts[0] + loud - mean_log(share.sigmoid()), parts[1], share])
 
-    def _spectrum(self, parts: Tensor, starts: Tensor) -> Tensor:
-        """The spectrum under the noise from these places of the table on, one [B] for each item: [B, 2 C F, S]."""
-        magnitude, phase = self._magnitude(parts), parts[1]
+    def _spectrum(self, parts: Tensor, starts: Tensor, learning: bool = True) -> Tensor:
+        """The spectrum under the noise from these places of the table on, one [B] for each item: [B, 2 C F, S].
+
+        With its magnitudes as they are ``measured``, or, unless they are for ``learning``, as they are to be heard.
+        """
+        magnitude, phase = self._magnitude(parts) if learning else _heard(parts[0]), parts[1]
         spectrum = torch.stack([phase.cos(), phase.sin()])
         if self.config.noise:
             places = self._places(parts, starts)
@@ -242,3 +245,12 @@ class FourierHead(nn.Module):
         margin = (size - hop) // 2
         both = both[:, margin : length - margin]
         return both[:-1] / both[-1:].clamp_min(1e-3)
+
+
+def _heard(logs: Tensor) -> Tensor:
+    """Log magnitudes as they are ``measured`` -> magnitudes to be heard: less, in power, the bound of what is measured.
+
+    There it says that nothing is heard, and would be a steady hiss.
+    """
+    power = (2 * logs.clamp(max=LOUDEST)).exp() - math.exp(2 * QUIETEST)
+    return power.clamp_min(0).sqrt()

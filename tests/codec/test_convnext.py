@@ -14,7 +14,7 @@ from audiolm_kit.checkpoint import fingerprint
 from audiolm_kit.codec.beginning import begin_noise
 from audiolm_kit.codec.convnext import ConvNeXtDecoder, ConvNeXtEncoder, FrameConv
 from audiolm_kit.codec.convnext_config import ConvNeXtConfig
-from audiolm_kit.codec.fourier_head import FourierHead
+from audiolm_kit.codec.fourier_head import QUIETEST, FourierHead
 from audiolm_kit.codec.losses import energy_distance
 from audiolm_kit.codec.model import CodecConfig, NeuralCodec
 from audiolm_kit.codec.rice import mean_log, variance_log
@@ -35,6 +35,22 @@ def analysis(audio: Tensor, config: ConvNeXtConfig) -> Tensor:
     spectrum = torch.fft.rfft(frames, norm="ortho")
     parts = torch.stack([spectrum.abs().clamp_min(1e-9).log(), spectrum.angle()])
     return rearrange(parts, "n (b c) s f -> b s (n c f)", c=audio.shape[1])
+
+
+@pytest.mark.parametrize("refine", [0, 2])
+@pytest.mark.parametrize("with_noise", [False, True])
+def test_where_nothing_was_measured_nothing_is_heard(refine: int, with_noise: bool) -> None:
+    torch.manual_seed(0)
+    head = FourierHead(dataclasses.replace(TINY, refine=refine, noise=with_noise), 1)
+    head.project = nn.Identity()
+    bins = TINY.fft_size // 2 + 1
+    loud = torch.full((1, 20, bins), QUIETEST)
+    loud[:, 10:] += math.log(10)
+    parts = torch.cat([loud, torch.randn(1, 20, bins), *[torch.zeros(1, 20, bins)] * with_noise], -1)
+    learned, heard = (head.train(learning)(parts).detach()[0, 0].unflatten(0, (20, 8)) for learning in (True, False))
+    assert not heard[:7].any() and learned[:7].square().mean().sqrt() > 3e-4
+    if not refine:  # ten times as loud as the bound: a hundredth of the power is missing
+        assert torch.allclose(heard[13:], learned[13:] * 0.99**0.5, rtol=1e-4, atol=1e-7)
 
 
 @pytest.mark.parametrize("channels", [1, 2])
