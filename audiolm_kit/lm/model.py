@@ -186,13 +186,23 @@ class StreamLM(nn.Module):
         logits: Tensor = rearrange(self.heads(states), "b s (k v) -> b k s v", k=self.config.num_codebooks)
         return logits
 
-    def loss(self, codes: Tensor, mask: Tensor, context: Context | None = None, prefix: Tensor | None = None) -> Tensor:
+    def loss(
+        self,
+        codes: Tensor,
+        mask: Tensor,
+        context: Context | None = None,
+        prefix: Tensor | None = None,
+        read: Tensor | None = None,
+    ) -> Tensor:
         """Cross-entropy of codes ``[B, K, T]`` in nats: the mean of the codebooks' means, a scalar.
 
         It is ``losses.loss`` of the logits of ``forward``, which are never made as a whole; arguments as in
         ``log_likelihood``.
+
+        Args:
+            read: What is read in the place of the codes, as many; each code is told from these before it.
         """
-        return state_loss(*self._learned(codes, mask, context, prefix))
+        return state_loss(*self._learned(codes, mask, context, prefix, read))
 
     def told(self, codes: Tensor, mask: Tensor, context: Context | None = None, prefix: Tensor | None = None) -> Told:
         """The same for each codebook, and how many codes are the likeliest ones; nothing is learned from it."""
@@ -271,11 +281,17 @@ class StreamLM(nn.Module):
         return self.read(sequence, context, prefix)
 
     def _learned(
-        self, codes: Tensor, mask: Tensor, context: Context | None, prefix: Tensor | None
+        self,
+        codes: Tensor,
+        mask: Tensor,
+        context: Context | None,
+        prefix: Tensor | None,
+        read: Tensor | None = None,
     ) -> tuple[Tensor, Tensor, list[Cells]]:
         """What ``losses`` asks for: states ``[B * S, D]``, heads ``[K, V, D]``, and which states tell which codes."""
         counted = counted_of(codes, mask)
-        states = self._read_codes(codes.masked_fill(~counted, self.special), context, prefix)
+        seen = codes if read is None else read
+        states = self._read_codes(seen.masked_fill(~counted, self.special), context, prefix)
         heads = rearrange(self.heads.weight, "(k v) d -> k v d", k=self.config.num_codebooks)
         return states.flatten(0, 1), heads, cells_of(self.pattern, states.shape[1], codes, counted)
 

@@ -67,6 +67,9 @@ class LMTask(Task):
             ``Sampling.prefix_guidance_scale``.
         codebook_init: codes begin with what they stand for, entries of codebooks and centroids (``StreamLM.begin``),
             and not at random: for models of little data, which otherwise have to learn which codes are alike.
+        code_noise: up to this share of the codes that an item's others are told from are drawn by chance, the share
+            anew for each item and step: for models that know their data by heart, which have never seen what follows a
+            code that is wrong.
     """
 
     def __init__(
@@ -84,9 +87,11 @@ class LMTask(Task):
         compile: bool = False,  # noqa: A002  the recipe's word
         prefix_dropout: float = 0.0,
         codebook_init: bool = False,
+        code_noise: float = 0.0,
     ) -> None:
         super().__init__(export, export_every)
-        for name, share in (("context_dropout", context_dropout), ("prefix_dropout", prefix_dropout)):
+        shares = {"context_dropout": context_dropout, "prefix_dropout": prefix_dropout, "code_noise": code_noise}
+        for name, share in shares.items():
             if not 0 <= share <= 1:
                 raise ValueError(f"{name} is {share}, wanted a share from 0 to 1")
         if prefix_dropout and not lm.prefix.num_codebooks:
@@ -96,7 +101,7 @@ class LMTask(Task):
         self.lm = self.make_lm(lm)
         self.lm.transformer.checkpointing = gradient_checkpointing
         self.context_dropout, self.prefix_dropout = context_dropout, prefix_dropout
-        self.codebook_init = codebook_init
+        self.codebook_init, self.code_noise = codebook_init, code_noise
         self.make_optimizer, self.make_scheduler = optimizer, scheduler
         self.folders: dict[Source, str] = {"codec": codec, "semantic": semantic}
         self.text_cache, self.compiled = text_cache or None, compile
@@ -156,7 +161,7 @@ class LMTask(Task):
         context = self._context(batch)
         if context is not None:
             context = drop(context, self.context_dropout)
-        loss = self.lm.loss(batch.codes, batch.mask, context, self._prefix(batch))
+        loss = self.lm.loss(batch.codes, batch.mask, context, self._prefix(batch), self._noisy(batch.codes))
         self.log("train/loss", loss, prog_bar=True, batch_size=len(batch.codes))
         self.count_batch()
         return loss
@@ -191,6 +196,14 @@ class LMTask(Task):
             return batch.prefix
         left_out = torch.rand(len(batch.prefix), 1, 1, device=batch.prefix.device) < self.prefix_dropout
         return self.lm.without_prefix(batch.prefix).where(left_out, batch.prefix)
+
+    def _noisy(self, codes: Tensor) -> Tensor | None:
+        """Codes [B, K, T] as they are read, up to ``code_noise`` of each item's others by chance; None: as they are."""
+        if not self.code_noise:
+            return None
+        shares = torch.rand(len(codes), 1, 1, device=codes.device) * self.code_noise
+        chance = torch.randint_like(codes, self.lm.config.codebook_size)
+        return chance.where(torch.rand(codes.shape, device=codes.device) < shares, codes)
 
     def _context(self, batch: TokenBatch) -> Context | None:
         if self.lm.config.text.kind == "none":
