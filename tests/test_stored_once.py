@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file, save_model
 from torch import nn
 
@@ -46,3 +47,25 @@ def test_other_metadata_is_left_alone(metadata: dict[str, str]) -> None:
     stored = {"a": torch.zeros(2), "b": torch.ones(2)}
     found = stored_once.again(stored, metadata)
     assert found.keys() == stored.keys() and all(found[name] is stored[name] for name in stored)
+
+
+def test_zeros_lie_on_disk_as_their_shape_alone(tmp_path: Path) -> None:
+    state = {
+        "idle": torch.zeros(30, 20, dtype=torch.int8),
+        "also": torch.zeros(200, dtype=torch.float16),
+        "few": torch.zeros(3),
+        "full": torch.ones(200),
+    }
+    kept, same = stored_once.once(state)
+    assert kept.keys() == {"few", "full"} and same == {"idle": "0 int8 30 20", "also": "0 float16 200"}
+    save_file(kept, tmp_path / "w.safetensors", same)
+    with safe_open(tmp_path / "w.safetensors", "pt") as file:
+        found = stored_once.again({name: file.get_tensor(name) for name in kept}, file.metadata())
+    assert found.keys() == state.keys()
+    for name, tensor in state.items():
+        assert found[name].dtype == tensor.dtype and torch.equal(found[name], tensor)
+
+
+@pytest.mark.parametrize("told", ["0", "0 int8", "0 save 3", "0 int8 -3", "0 int8 3 "])
+def test_what_says_no_zeros_makes_none(told: str) -> None:
+    assert stored_once.again({"a": torch.ones(2)}, {"b": told}).keys() == {"a"}

@@ -35,6 +35,8 @@ def without_idle_blocks(codec: AnyCodec, phases: bool = False) -> AnyCodec:
         return codec
     if phases and _needs_no_phases(codec):
         codec = _with_constant_phases(codec)
+    if codec.config.convnext.postfilter:
+        codec = _with_zeros_where_nothing_is_read(codec)
     keep_encoder, keep_decoder = _at_work(codec)
     body = codec.config.convnext
     layers = len(keep_encoder), len(keep_decoder)
@@ -96,6 +98,24 @@ def _with_constant_phases(codec: NeuralCodec) -> NeuralCodec:
     with torch.no_grad():
         head.project.weight[size : 2 * size] = 0.0
         head.project.bias[size : 2 * size] = 0.0
+    return made.train(codec.training)
+
+
+def _with_zeros_where_nothing_is_read(codec: NeuralCodec) -> NeuralCodec:
+    """A copy of a codec with a postfilter, zeros where its weights do nothing: they lie on disk as a shape alone.
+
+    Of its head those are phases and shares of noise, in the place of which noise and refining stand.
+    """
+    made = NeuralCodec(codec.config)
+    made.load_state_dict(codec.state_dict())
+    head = _decoder(made).head
+    size = head.channels * codec.config.convnext.bins
+    with torch.no_grad():
+        head.project.weight[size:] = 0.0
+        head.project.bias[size:] = 0.0
+        if encoder_is_idle(_encoder(made)):
+            for weight in _encoder(made).enter.parameters():
+                weight.zero_()
     return made.train(codec.training)
 
 

@@ -87,6 +87,21 @@ def test_phases_that_are_heard_stay(body: dict[str, Any]) -> None:
     assert body_of(made).decoder_layers == 3 and body_of(made).encoder_layers == 0
 
 
+def test_behind_a_postfilter_weights_that_nothing_is_read_of_are_zeros_bit_for_bit() -> None:
+    codec = a_begun_codec(postfilter=2)
+    postfilter = codec.decoder.head.postfilter  # type: ignore[union-attr]
+    with torch.no_grad():
+        for weight in postfilter.parameters():  # type: ignore[operator]
+            weight.add_(0.1)
+    made = without_idle_blocks(codec)
+    codes = codec.encode(a_sound())
+    assert torch.equal(made.encode(a_sound()), codes)
+    assert torch.equal(made.decode(codes), codec.decode(codes))
+    assert isinstance(made, NeuralCodec)
+    for name in ("encoder.enter", "decoder.head.project"):
+        assert not made.get_parameter(f"{name}.weight").any() and codec.get_parameter(f"{name}.weight").any()
+
+
 def test_a_decoder_of_which_nothing_comes_goes_bit_for_bit() -> None:
     codec = a_begun_codec()
     assert isinstance(codec.decoder, ConvNeXtDecoder)
