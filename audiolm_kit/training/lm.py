@@ -5,6 +5,7 @@ B batch, K codebooks, T frames, V codebook size.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any, cast
 
@@ -67,9 +68,10 @@ class LMTask(Task):
             ``Sampling.prefix_guidance_scale``.
         codebook_init: codes begin with what they stand for, entries of codebooks and centroids (``StreamLM.begin``),
             and not at random: for models of little data, which otherwise have to learn which codes are alike.
-        code_noise: up to this share of the codes that an item's others are told from are drawn by chance, the share
-            anew for each item and step: for models that know their data by heart, which have never seen what follows a
-            code that is wrong.
+        code_noise: up to these shares of the codes that others are told from are chance, one for each codebook, the
+            last for all further ones; how large a share is drawn anew for each item, codebook and step. A model that knows
+            its data by heart else has never seen what follows a wrong code, and strays at the first. With much more
+            for fine codebooks than for the first, its codes keep to the track and the others follow them.
     """
 
     def __init__(
@@ -87,13 +89,15 @@ class LMTask(Task):
         compile: bool = False,  # noqa: A002  the recipe's word
         prefix_dropout: float = 0.0,
         codebook_init: bool = False,
-        code_noise: float = 0.0,
+        code_noise: Sequence[float] = (),
     ) -> None:
         super().__init__(export, export_every)
-        shares = {"context_dropout": context_dropout, "prefix_dropout": prefix_dropout, "code_noise": code_noise}
-        for name, share in shares.items():
+        shares = [("context_dropout", context_dropout), ("prefix_dropout", prefix_dropout)]
+        for name, share in (*shares, *(("code_noise", share) for share in code_noise)):
             if not 0 <= share <= 1:
                 raise ValueError(f"{name} is {share}, wanted a share from 0 to 1")
+        if len(code_noise) > lm.num_codebooks:
+            raise ValueError(f"code_noise has {len(code_noise)} shares for {lm.num_codebooks} codebooks: give fewer")
         if prefix_dropout and not lm.prefix.num_codebooks:
             raise ValueError(f"prefix_dropout is {prefix_dropout}, but lm has no prefix to leave out: set it to 0")
         if text_cache and lm.text.kind != "t5":
@@ -101,7 +105,7 @@ class LMTask(Task):
         self.lm = self.make_lm(lm)
         self.lm.transformer.checkpointing = gradient_checkpointing
         self.context_dropout, self.prefix_dropout = context_dropout, prefix_dropout
-        self.codebook_init, self.code_noise = codebook_init, code_noise
+        self.codebook_init, self.code_noise = codebook_init, tuple(code_noise)
         self.make_optimizer, self.make_scheduler = optimizer, scheduler
         self.folders: dict[Source, str] = {"codec": codec, "semantic": semantic}
         self.text_cache, self.compiled = text_cache or None, compile
@@ -198,12 +202,13 @@ class LMTask(Task):
         return self.lm.without_prefix(batch.prefix).where(left_out, batch.prefix)
 
     def _noisy(self, codes: Tensor) -> Tensor | None:
-        """Codes [B, K, T] as they are read, up to ``code_noise`` of each item's others by chance; None: as they are."""
-        if not self.code_noise:
+        """Codes [B, K, T] as they are read: of each row's codebook a share by chance; None: as they are."""
+        if not any(self.code_noise):
             return None
-        shares = torch.rand(len(codes), 1, 1, device=codes.device) * self.code_noise
+        most = [*self.code_noise, *self.code_noise[-1:] * codes.shape[1]][: codes.shape[1]]
+        shares = torch.rand(codes.shape[:2], device=codes.device) * torch.tensor(most, device=codes.device)
         chance = torch.randint_like(codes, self.lm.config.codebook_size)
-        return chance.where(torch.rand(codes.shape, device=codes.device) < shares, codes)
+        return chance.where(torch.rand(codes.shape, device=codes.device) < shares[..., None], codes)
 
     def _context(self, batch: TokenBatch) -> Context | None:
         if self.lm.config.text.kind == "none":
