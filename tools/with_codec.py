@@ -9,7 +9,9 @@ A language model learns codes, and how they are decoded is nothing to it. So it 
 from __future__ import annotations
 
 import argparse
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from audiolm_kit import AudioGen, NeuralCodec, checkpoint, provenance
 
@@ -22,13 +24,19 @@ def with_codec(model: Path, codec: Path, output: Path) -> None:
         ValueError: the codec does not say that it came from the model's, or a checkpoint is of another kind.
     """
     old, new = AudioGen.load(model), checkpoint.load(NeuralCodec, codec)
-    base = provenance.read(codec).get("base", {}).get("fingerprint")
-    own = checkpoint.fingerprint(old.codec)
-    if base != own:
-        raise ValueError(f"{codec} came of the codec {base}, and {model} has learned codes of {own}: train one anew")
+    own, named = checkpoint.fingerprint(old.codec), bases(provenance.read(codec))
+    if own not in named:
+        told = ", which came of ".join(named) or "none"
+        raise ValueError(f"{codec} came of the codec {told}, and {model} has learned codes of {own}: train one anew")
     AudioGen(new, old.lm, old.conditioner).save(output)
     if facts := provenance.read(model):
         checkpoint.write_json(output / provenance.FILE, facts)
+
+
+def bases(facts: Mapping[str, Any]) -> list[str]:
+    """The fingerprints of the codecs that one came of, the last one first."""
+    base = facts.get("base", {})
+    return [base["fingerprint"], *bases(base)] if "fingerprint" in base else []
 
 
 def main() -> None:

@@ -11,13 +11,14 @@ from typing import Any, cast
 import torch
 from pytorch_lightning.cli import LRSchedulerCallable, OptimizerCallable
 from torch import Tensor
+from torch.nn import functional as F
 
 from audiolm_kit import checkpoint, provenance
 from audiolm_kit.codec.beginning import encoder_is_idle, gives_phases_alone
 from audiolm_kit.codec.convnext import ConvNeXtDecoder, ConvNeXtEncoder
 from audiolm_kit.codec.discriminator import Judgement
 from audiolm_kit.codec.fourier_head import QUIETEST
-from audiolm_kit.codec.losses import feature_matching, hinge_discriminator, hinge_generator
+from audiolm_kit.codec.losses import energy_distance, feature_matching, hinge_discriminator, hinge_generator
 from audiolm_kit.codec.model import NeuralCodec
 from audiolm_kit.codec.postfilter import SpectrogramDiscriminator, SpectrogramDiscriminatorConfig, patch_distance
 from audiolm_kit.data.modules import SoundBatch
@@ -25,7 +26,7 @@ from audiolm_kit.training.optim import WarmupConstant, fused
 from audiolm_kit.training.task import Task
 from audiolm_kit.training.throughput import Work
 
-DEFAULT_WEIGHTS = {"adversarial": 2.0, "feature": 10.0, "patches": 2.0}
+DEFAULT_WEIGHTS = {"adversarial": 2.0, "feature": 10.0, "patches": 2.0, "detail": 0.0}
 
 
 class PostfilterTask(Task):
@@ -43,8 +44,9 @@ class PostfilterTask(Task):
         width: of the decoder's blocks, which tell the postfilter what to draw, and ``layers`` how many of them: for a
             codec that is only begun, whose blocks have learned nothing (0: those that it has).
         discriminator: the discriminator's sizes.
-        loss_weights: of ``adversarial feature patches``: of the discriminator's verdict, of its hidden layers, and of
-            the distance between means over patches.
+        loss_weights: of ``adversarial feature patches detail``: of the discriminator's verdict, of its hidden layers,
+            of the distance between means over patches, and of the energy distance of two draws, frequency by
+            frequency (0: no second one is made). That leaves alone what codes say, as harmonics are.
         discriminator_rate: its learning rate, as a multiple of the decoder's (Heusel et al. 2017, arXiv:1706.08500).
         crop_seconds: a piece of each item is learned from in a step, drawn anew each time (0: all of it). Items are
             scaled as a whole, so that they are as loud as in decoding.
@@ -88,7 +90,9 @@ class PostfilterTask(Task):
     def training_step(self, batch: SoundBatch, batch_idx: int) -> None:
         """One step of the discriminator and one of the decoder."""
         self.codec.eval()
-        loud, made, real = self._magnitudes(self._crop(batch.audio))
+        draws = 2 if self.loss_weights["detail"] else 1
+        loud, every, real = self._magnitudes(self._crop(batch.audio), draws)
+        made = every[: len(real)]
         optimizers, schedulers = self.optimizers(), self.lr_schedulers()
         # The plain optimizer: Lightning would count its steps as steps of the trainer.
         judge = self._pair(self.optimizers(use_pl_optimizer=False))[1]
@@ -107,6 +111,8 @@ class PostfilterTask(Task):
             "feature": feature_matching(verdict, truths),
             "patches": patch_distance(made, real),
         }
+        if draws == 2:
+            losses["detail"] = energy_distance(F.l1_loss, every, real)
         optimizer = self._pair(optimizers)[0]
         optimizer.zero_grad()
         self.manual_backward(torch.stack([self.loss_weights[name] * loss for name, loss in losses.items()]).sum())
@@ -139,14 +145,19 @@ class PostfilterTask(Task):
         starts = torch.randint((audio.shape[-1] - length) // frame + 1, (len(audio),)).tolist()
         return torch.stack([item[:, start * frame :][:, :length] for item, start in zip(audio, starts, strict=True)])
 
-    def _magnitudes(self, audio: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """[B, C, L] -> log magnitudes as the linear way says them, as they are made, and as they are; [B * C, S, F]."""
+    def _magnitudes(self, audio: Tensor, draws: int = 1) -> tuple[Tensor, Tensor, Tensor]:
+        """[B, C, L] -> log magnitudes as the linear way says them, as they are made, and as they are; [B * C, S, F].
+
+        Of several draws all, one after the other, [draws * B * C, S, F].
+        """
         with torch.no_grad():
             given = self.codec.normalised(audio)
             latents = self.codec.latents(self.codec.codes(self.codec.encoder(given), self.codec.num_codebooks))
             real = self.decoder.head.measured(given).flatten(0, 1)
-        loud, made = self.decoder.head.drawn_magnitudes(self.decoder.frames(latents))
-        return loud.detach().clamp_min(QUIETEST), made, real  # the discriminator's way back ends there
+        frames = self.decoder.frames(latents)
+        loud, made = self.decoder.head.drawn_magnitudes(frames.repeat(draws, 1, 1))
+        loud = loud[: len(real)].detach().clamp_min(QUIETEST)
+        return loud, made, real  # the discriminator's way back ends there
 
     def configure_optimizers(self) -> tuple[list[Any], list[Any]]:
         """One optimizer and one schedule for the decoder, one of each for the discriminator."""

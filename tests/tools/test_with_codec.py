@@ -51,6 +51,13 @@ def test_the_same_codes_are_decoded_by_the_new_codec(folder: Path) -> None:
     assert provenance.read(folder / "made")["steps"] == 7
 
 
+def test_a_codec_that_came_of_one_that_came_of_it_is_taken(folder: Path) -> None:
+    facts = provenance.read(folder / "codec")
+    provenance.write(folder / "codec", {"base": {"fingerprint": "0123456789abcdef", **facts}})
+    with_codec(folder / "model", folder / "codec", folder / "made")
+    assert (folder / "made").is_dir()
+
+
 def test_a_codec_of_another_one_is_refused(folder: Path) -> None:
     provenance.write(folder / "codec", {"base": {"fingerprint": "0123456789abcdef"}})
     with pytest.raises(ValueError, match=r"codec came of the codec 0123456789abcdef, and .*model has learned codes of"):

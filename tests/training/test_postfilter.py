@@ -95,6 +95,19 @@ def test_what_is_decoded_comes_to_vary_as_real_sound_does(
     assert before < 0.5 and abs(1 - behind) < 0.75 * (1 - before)
 
 
+def test_detail_alone_makes_it_vary_and_leaves_what_codes_say(manifest: str, base: str, tmp_path: Path) -> None:
+    """The energy distance of two draws needs no discriminator; of silence, which codes say, nothing is drawn."""
+    alone = {**dict.fromkeys(DEFAULT_WEIGHTS, 0.0), "detail": 1.0}
+    quick = {"optimizer": lambda parameters: torch.optim.AdamW(parameters, lr=1e-2, betas=(0.5, 0.99))}
+    task = make_task(base, loss_weights=alone, **quick)
+    validated = {"val_check_interval": 150, "num_sanity_val_steps": 0, "check_val_every_n_epoch": None}
+    trainer = make_trainer(tmp_path, 150, **validated)
+    trainer.fit(task, make_data(manifest))
+    before, behind = (float(trainer.callback_metrics[f"valid/variation{name}"]) for name in ("_before", ""))
+    assert abs(1 - behind) < 0.75 * (1 - before)
+    assert "train/detail" in trainer.callback_metrics
+
+
 def test_codes_and_the_linear_way_stay_and_all_else_of_the_decoder_learns(
     manifest: str, base: str, tmp_path: Path
 ) -> None:
@@ -168,7 +181,8 @@ def test_the_discriminator_learns_at_its_own_rate(base: str) -> None:
 
 
 def test_weights_under_other_names_are_refused(base: str) -> None:
-    with pytest.raises(ValueError, match=r"loss_weights names .*wanted \['adversarial', 'feature', 'patches'\]"):
+    wanted = r"loss_weights names .*wanted \['adversarial', 'detail', 'feature', 'patches'\]"
+    with pytest.raises(ValueError, match=wanted):
         make_task(base, loss_weights={**DEFAULT_WEIGHTS, "mel": 1.0})
 
 
