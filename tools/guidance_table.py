@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
 
@@ -62,7 +61,6 @@ def takes_table(
     share: float | None = None,
     seed: int = 0,
     setting: str = BEST[ASKED],
-    several: Sequence[str] = tuple(BEST.values()),
 ) -> list[Entry]:
     """One take of each text and the best of several by the scorer, of the models ``PREFIX-SEED``: what is published.
 
@@ -71,10 +69,9 @@ def takes_table(
         what: is heard, for the table: "digit", "word" or "event".
         share: of the published model's sounds that has to be heard right, if any.
         seed: of the published model, and ``setting`` how it is asked.
-        several: the settings with several takes, none where the models bring no scorer.
     """
     real, remade = (heard(folder / name) for name in ("real", "reconstruction"))
-    found = {name: arms(folder, f"{prefix}-*-scale-{name}") for name in (SINGLE, *several)}
+    found = {name: arms(folder, f"{prefix}-*-scale-{name}") for name in (SINGLE, *BEST.values())}
     rows = [
         row(f"{what} heard: real `valid` recordings (ceiling)", score(real.right())),
         row(f"{what} heard: their codec reconstructions (ceiling)", score(remade.right())),

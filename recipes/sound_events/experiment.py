@@ -29,6 +29,7 @@ from sound_arms import (
     setting,
     write_arm,
     write_recordings,
+    write_takes,
 )
 
 from audiolm_kit import AudioGen, NeuralCodec, Sound, checkpoint
@@ -85,12 +86,13 @@ def guidance(folder: Path, models: Iterator[tuple[str, int, AudioGen]], rows: li
 
 
 def wide(folder: Path, models: Iterator[tuple[str, int, AudioGen]], rows: list[Row], count: int) -> None:
-    """Models of 16 kHz, the held-out recordings at that rate, and what the codec leaves of them."""
+    """Models of 16 kHz and their scorer, the held-out recordings at that rate, and what the codec leaves of them."""
     for kind, seed, model in models:
         items = singles(captions(rows), count)
         if not (folder / "reconstruction/index.json").is_file():
             write_recordings(model.codec, rows, folder, model.fingerprints["codec"])
-        write_arm(model, Arm(f"{kind}-{seed}-{setting(BOLD)}", BOLD, SECONDS, 1000 * seed), items, folder)
+        scored = bringing(model, folder.parents[1] / "wide" / "scorer")
+        write_takes(scored, f"{kind}-{seed}", items, folder, SECONDS, 1000 * seed)
 
 
 def mixing(folder: Path, models: Iterator[tuple[str, int, AudioGen]], rows: list[Row], count: int) -> None:

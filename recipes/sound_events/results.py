@@ -39,8 +39,8 @@ def guidance(judges: ModuleType, sounds: Path) -> list[Entry]:
 
 
 def wide(judges: ModuleType, sounds: Path) -> list[Entry]:
-    """Models of 16 kHz; the model PUBLISHED is what is published."""
-    return takes_table(judges, sounds / "wide", "wide", "event", SOUNDS, PUBLISHED, SINGLE, several=())
+    """Models of 16 kHz, one take and the best of several; single takes of the model PUBLISHED are what is published."""
+    return takes_table(judges, sounds / "wide", "wide", "event", SOUNDS, PUBLISHED, SINGLE)
 
 
 # --- codecs -----------------------------------------------------------------------------------------------------------

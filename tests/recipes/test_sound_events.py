@@ -178,11 +178,8 @@ def test_the_codec_of_16_khz_keeps_the_frames_and_windows_of_the_one_of_8() -> N
     assert int(told["model.codec.sample_rate"]) == int(told["data.sample_rate"]) == 2 * own["sample_rate"]
     assert int(told[f"{twice}.hop"]) == 2 * network["hop"] and int(told[f"{twice}.fft_size"]) == 2 * network["fft_size"]
     [learned] = [line for line in plan.splitlines() if "lm/begun-0.run" in line]
-    assert (
-        "--model.codec /nowhere/out/wide/begun" in learned and "--data.shards /nowhere/out/wide/tokens/train" in learned
-    )
-    books = [re.findall(rf"--model.{name}.num_codebooks (\d+)", plan) for name in ("codec.quantizer", "lm")]
-    assert len(set(books[0] + books[1])) == 1
+    assert "--model.codec /nowhere/out/wide/begun" in learned
+    assert "--data.shards /nowhere/out/wide/tokens/train" in learned
     [given] = [line for line in plan.splitlines() if "with_codec.py" in line]
     assert "/nowhere/out/lm/begun-0 /nowhere/out/wide/codec -o /nowhere/out/lm/wide-0" in given
 
