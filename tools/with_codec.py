@@ -28,7 +28,7 @@ def with_codec(model: Path, codec: Path, output: Path) -> None:
     if own not in named:
         told = ", which came of ".join(named) or "none"
         raise ValueError(f"{codec} came of the codec {told}, and {model} has learned codes of {own}: train one anew")
-    AudioGen(new, old.lm, old.conditioner).save(output)
+    AudioGen(new, old.lm, old.conditioner, old.scorer).save(output)
     if facts := provenance.read(model):
         checkpoint.write_json(output / provenance.FILE, facts)
 

@@ -70,8 +70,8 @@ class LMTask(Task):
             and not at random: for models of little data, which otherwise have to learn which codes are alike.
         code_noise: up to these shares of the codes that others are told from are chance, one for each codebook, the
             last for all further ones; how large a share is drawn anew for each item, codebook and step. A model that
-            knows its data by heart else has never seen what follows a wrong code, and strays at the first. With much
-            more for fine codebooks than for the first, its codes keep to the track and the others follow them.
+            knows its data by heart else has never seen what follows a wrong code. With more for fine codebooks than
+            for the first, the first learns to go on without them.
     """
 
     def __init__(

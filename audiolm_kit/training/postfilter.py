@@ -46,7 +46,7 @@ class PostfilterTask(Task):
         discriminator: the discriminator's sizes.
         loss_weights: of ``adversarial feature patches detail``: of the discriminator's verdict, of its hidden layers,
             of the distance between means over patches, and of the energy distance of two draws, frequency by
-            frequency (0: no second one is made). That leaves alone what codes say, as harmonics are.
+            frequency (0: no second one is made).
         discriminator_rate: its learning rate, as a multiple of the decoder's (Heusel et al. 2017, arXiv:1706.08500).
         crop_seconds: a piece of each item is learned from in a step, drawn anew each time (0: all of it). Items are
             scaled as a whole, so that they are as loud as in decoding.

@@ -51,6 +51,24 @@ def test_the_same_codes_are_decoded_by_the_new_codec(folder: Path) -> None:
     assert provenance.read(folder / "made")["steps"] == 7
 
 
+def test_a_scorer_goes_along(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    scorer, given = object(), []
+    opened = AudioGen.load(folder / "model")
+    opened.scorer = scorer  # type: ignore[assignment]  # only handed on here
+
+    class Noting(AudioGen):
+        def __init__(self, *parts: object) -> None:
+            given.extend(parts)
+
+        def save(self, folder: str | Path) -> None: ...
+
+    monkeypatch.setattr(Noting, "load", lambda *_: opened)
+    monkeypatch.setattr("with_codec.AudioGen", Noting)
+    monkeypatch.setattr("with_codec.checkpoint.write_json", lambda *_: None)
+    with_codec(folder / "model", folder / "codec", folder / "made")
+    assert given[3] is scorer
+
+
 def test_a_codec_that_came_of_one_that_came_of_it_is_taken(folder: Path) -> None:
     facts = provenance.read(folder / "codec")
     provenance.write(folder / "codec", {"base": {"fingerprint": "0123456789abcdef", **facts}})

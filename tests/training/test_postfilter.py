@@ -95,8 +95,8 @@ def test_what_is_decoded_comes_to_vary_as_real_sound_does(
     assert before < 0.5 and abs(1 - behind) < 0.75 * (1 - before)
 
 
-def test_detail_alone_makes_it_vary_and_leaves_what_codes_say(manifest: str, base: str, tmp_path: Path) -> None:
-    """The energy distance of two draws needs no discriminator; of silence, which codes say, nothing is drawn."""
+def test_detail_alone_makes_it_vary(manifest: str, base: str, tmp_path: Path) -> None:
+    """The energy distance of two draws needs no discriminator."""
     alone = {**dict.fromkeys(DEFAULT_WEIGHTS, 0.0), "detail": 1.0}
     quick = {"optimizer": lambda parameters: torch.optim.AdamW(parameters, lr=1e-2, betas=(0.5, 0.99))}
     task = make_task(base, loss_weights=alone, **quick)
