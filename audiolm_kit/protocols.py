@@ -35,6 +35,15 @@ class AudioTokenizer(Protocol):
 
 
 @runtime_checkable
+class SteadyTokenizer(AudioTokenizer, Protocol):
+    """A tokenizer that can also put a price on each change of a code."""
+
+    def encode_steady(self, audio: Tensor, hold: float) -> Tensor:
+        """Audio [B, C, L] and what a change costs -> codes [B, K, T]."""
+        ...
+
+
+@runtime_checkable
 class Codec(AudioTokenizer, Protocol):
     """A tokenizer that can also turn codes back into sound."""
 

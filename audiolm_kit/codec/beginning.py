@@ -57,7 +57,8 @@ def begin_noise(decoder: ConvNeXtDecoder, latents: Tensor, logs: Tensor) -> None
     """Set the shares of noise to those under which what latents leave out of the log magnitudes is likeliest.
 
     Logits of the tonal shares are linear in latents; a log magnitude lies around what latents say of it with the
-    variance that noise of that share gives it (``variance_log``), and a little more.
+    variance that noise of that share gives it (``variance_log``), and a little more. ``convnext.tonal`` is added to
+    the logits that come of it.
 
     Args:
         latents: [B, D, T], as they are decoded: quantised.
@@ -85,7 +86,7 @@ def begin_noise(decoder: ConvNeXtDecoder, latents: Tensor, logs: Tensor) -> None
             optimizer.step()
     with torch.no_grad():
         tonal.weight.copy_(weight)
-        tonal.bias.copy_(bias)
+        tonal.bias.copy_(bias + decoder.config.tonal)
 
 
 def encoder_is_idle(encoder: ConvNeXtEncoder) -> bool:

@@ -35,6 +35,13 @@ class ConvNeXtConfig:
     """With noise, the straight way also says how much of each magnitude that is; it begins as what is likeliest, given
     what codes leave out of magnitudes. Of rain, codes say how loud it is in the mean, which alone is a hum. What codes
     are too few to say of other sounds becomes noise, too: listen to both (recipes/sound_events, ``codecs``)."""
+    tonal: float = 0.0
+    """Added to the logits of the tonal shares that ``linear_noise`` begins with. Likelihood takes for noise all that
+    codes leave out, also harmonics; with 2 a share of a half becomes 88 %, and what is all noise stays mostly that."""
+    white: bool = False
+    """Noise is white noise as the frames of a transform see it: neighbouring frames hold much of the same, and their
+    sum is as loud as it should be. Drawn frame by frame (False, as codecs before it are), noise does not fit itself
+    where frames overlap, and fades."""
     refine: int = field(default=0, compare=False)
     """Rounds of Griffin and Lim's algorithm that decoding ends with: phases that fit the decoder's magnitudes. With
     noise they start from phases that are noise, and the decoder's own are left out. Training leaves all of it out, and
@@ -59,6 +66,10 @@ class ConvNeXtConfig:
             raise ValueError(
                 "postfilter works on what a linear way says, from noise: set linear and noise, no linear_noise"
             )
+        if self.tonal and not self.linear_noise:
+            raise ValueError(f"tonal is {self.tonal} without linear_noise, whose beginning it changes: set that, too")
+        if self.white and not self.noise:
+            raise ValueError("white says of what kind noise is: set noise, too")
         if self.postfilter < 0:
             raise ValueError(f"postfilter is {self.postfilter}, wanted 0 filters (none) or more")
         if self.refine < 0:

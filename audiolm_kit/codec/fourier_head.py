@@ -45,9 +45,7 @@ class FourierHead(nn.Module):
         size = channels * (config.fft_size // 2 + 1)
         self.project = nn.Linear(config.width, (3 if config.noise else 2) * size)
         if config.noise:
-            generator = torch.Generator().manual_seed(0)
-            table = torch.randn(2, NOISE_FRAMES, config.fft_size // 2 + 1, generator=generator)
-            self.register_buffer("table", table / 2**0.5, persistent=False)  # of variance 1
+            self.register_buffer("table", noise_table(config), persistent=False)
             with torch.no_grad():  # quiet at first, and a quarter of it tonal: how loud is learned before which phase
                 self.project.bias[:size] -= 3.0
                 self.project.bias[2 * size :] -= 1.0
@@ -245,6 +243,21 @@ class FourierHead(nn.Module):
         margin = (size - hop) // 2
         both = both[:, margin : length - margin]
         return both[:-1] / both[-1:].clamp_min(1e-3)
+
+
+def noise_table(config: ConvNeXtConfig) -> Tensor:
+    """Complex noise of variance 1, real and imaginary parts [2, NOISE_FRAMES, F], the same each time.
+
+    With ``white``, the transforms of white noise that goes round in a circle: its frames go on without end.
+    """
+    generator = torch.Generator().manual_seed(0)
+    if not config.white:
+        return torch.randn(2, NOISE_FRAMES, config.bins, generator=generator) / 2**0.5
+    samples = torch.randn(NOISE_FRAMES * config.hop, generator=generator)
+    around = samples.repeat(1 + math.ceil(config.fft_size / len(samples)))  # the first samples again behind the last
+    frames = around.unfold(0, config.fft_size, config.hop)[:NOISE_FRAMES] * torch.hann_window(config.fft_size)
+    spectrum = torch.fft.rfft(frames, norm="ortho")
+    return torch.view_as_real(spectrum / spectrum.abs().square().mean().sqrt()).permute(2, 0, 1).contiguous()
 
 
 def _heard(logs: Tensor) -> Tensor:

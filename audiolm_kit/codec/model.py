@@ -243,8 +243,18 @@ class NeuralCodec(nn.Module):
         """
         return self.encode_scaled(audio, num_codebooks).codes
 
+    def encode_steady(self, audio: Tensor, hold: float) -> Tensor:
+        """As ``encode``, but a code changes from one frame to the next only where that pays: see `steady_codes`.
+
+        Of the whole of each sound; streamed encoding looks at each frame alone.
+
+        Raises:
+            ValueError: as ``encode``, and for a negative ``hold``.
+        """
+        return self.encode_scaled(audio, hold=hold).codes
+
     @torch.no_grad()
-    def encode_scaled(self, audio: Tensor, num_codebooks: int | None = None) -> Scaled:
+    def encode_scaled(self, audio: Tensor, num_codebooks: int | None = None, hold: float = 0.0) -> Scaled:
         """As ``encode``, with the scales that ``decode`` takes to make the sound as loud as it was.
 
         Raises:
@@ -256,7 +266,7 @@ class NeuralCodec(nn.Module):
         for begin, end in [(0, audio.shape[-1])] if cut is None else cut.bounds(audio.shape[-1]):
             piece = given[..., begin:end]
             scales.append(self._loudness(piece))
-            codes.append(self.codes(self.encoder(self.body_input(piece / scales[-1])), num_codebooks))
+            codes.append(self.codes(self.encoder(self.body_input(piece / scales[-1])), num_codebooks, hold))
         return Scaled(torch.cat(codes, -1), torch.cat(scales, -1)[:, 0])
 
     def scaled(self, audio: Tensor) -> Tensor:
@@ -316,9 +326,9 @@ class NeuralCodec(nn.Module):
         missing = 0 if self.config.body == "seanet" else -audio.shape[-1] % self.config.frame
         return F.pad(audio, (0, missing))
 
-    def codes(self, latents: Tensor, num_codebooks: int) -> Tensor:
+    def codes(self, latents: Tensor, num_codebooks: int, hold: float = 0.0) -> Tensor:
         """What the encoder gives, [B, D, T] or [B * C, D, T] where channels are split -> codes [B, K', T]."""
-        return self._by_turns(self.quantizer.encode(latents, num_codebooks // self.config.parts))
+        return self._by_turns(self.quantizer.encode(latents, num_codebooks // self.config.parts, hold))
 
     def check(self, codes: Tensor) -> None:
         """Refuse what cannot be decoded; no frames at all are fine.

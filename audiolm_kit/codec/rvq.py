@@ -15,6 +15,8 @@ from einops import rearrange
 from torch import Tensor, distributed, nn
 from torch.nn import functional as F
 
+from audiolm_kit.codec.steady import steady_codes
+
 
 @dataclass(frozen=True)
 class QuantizerConfig:
@@ -212,8 +214,13 @@ class ResidualQuantizer(nn.Module):
             return like.new_ones(len(like), 1)
         return (num_codebooks > index).to(like)[:, None]
 
-    def encode(self, latents: Tensor, num_codebooks: int | None = None) -> Tensor:
-        """Latents [B, D, T] -> codes [B, K, T], the best that ``config.beam`` partial sums lead to."""
+    def encode(self, latents: Tensor, num_codebooks: int | None = None, hold: float = 0.0) -> Tensor:
+        """Latents [B, D, T] -> codes [B, K, T], the best that ``config.beam`` partial sums lead to.
+
+        With ``hold``, of whole sounds, those that change where it pays (``codec.steady``); there is then no beam.
+        """
+        if hold:
+            return steady_codes(latents, [book.embed for book in self._first(num_codebooks)], hold)
         residuals = rearrange(latents, "b d t -> (b t) 1 d")  # [N, W, D], W partial sums for each vector
         codes = residuals.new_zeros(*residuals.shape[:2], 0, dtype=torch.long)  # [N, W, K so far]
         for book in self._first(num_codebooks):

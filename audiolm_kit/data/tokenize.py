@@ -29,7 +29,7 @@ from audiolm_kit.data.augment import VariationRanges, draw_variation, pad_end, v
 from audiolm_kit.data.manifest import Row, read_manifest
 from audiolm_kit.data.mixing import Distinct, Mix, Mixing, Partners, draw_mix, mix, mixed_row
 from audiolm_kit.data.shards import Part, Skipped, TokenFormat, TokenRow, part_path, read_part, write_part
-from audiolm_kit.protocols import AudioTokenizer
+from audiolm_kit.protocols import AudioTokenizer, SteadyTokenizer
 
 PLAN = "tokens.json"
 SKIPPED = "skipped.jsonl"
@@ -63,6 +63,9 @@ class TokenizeOptions:
     """Of semantic codes, 4 for example: each frame becomes the mean of so many that are nearest to it of another of the
     manifest's speakers, so that a stage which stands on these codes cannot go by the voice in them. 0 leaves them as
     they are, and what is held out should stay as it is."""
+    hold: float = 0.0
+    """What a change of a code from one frame to the next costs, in squared distance of the codec's latents: codes then
+    change where it pays, and are easier to learn (``codec.steady``). 0 looks at each frame alone."""
     pad: float = 0.0
     """Clips get trailing silence up to this many seconds before they are encoded, so that a model learns to end."""
     rows_per_shard: int = 1024
@@ -73,8 +76,9 @@ class TokenizeOptions:
         for name in ("batch_size", "variants", "rows_per_shard"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}, wanted at least 1")
-        if not (math.isfinite(self.pad) and self.pad >= 0):
-            raise ValueError(f"pad is {self.pad}, wanted seconds of at least 0")
+        for name, unit in (("pad", "seconds"), ("hold", "a price")):
+            if not (math.isfinite(getattr(self, name)) and getattr(self, name) >= 0):
+                raise ValueError(f"{name} is {getattr(self, name)}, wanted {unit} of at least 0")
         for name in ("mixes", "other_voices"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} is {getattr(self, name)}, wanted at least 0 (none)")
@@ -144,11 +148,13 @@ def tokenize(
 
     Raises:
         ValueError: ``output`` was begun with another manifest, codec or options, the manifest has no rows, or nothing
-            can give the voices that the options ask for.
+            can give the voices, or codes that hold, which the options ask for.
     """
     began = time.perf_counter()
     if bool(options.other_voices) != (revoice is not None):
         raise ValueError(f"other_voices is {options.other_voices}, and revoice is {revoice}: give both, or neither")
+    if options.hold and not isinstance(codec, SteadyTokenizer):
+        raise ValueError(f"hold is {options.hold}, and this tokenizer knows no price of a change: leave it 0")
     rows = _rows(manifest, options.split)
     output, root = Path(output), Path(manifest).resolve().parent
     token_format = TokenFormat(
@@ -201,8 +207,7 @@ def _plan(rows: list[Row], root: Path, token_format: TokenFormat, options: Token
     left_out = ["batch_size", "device"]
     if not options.mixes:  # nor is there a word of them in folders that were begun before mixtures came
         left_out += ["mixes", "mix_joiner", "mix_distinct", "mix_snr_db"]
-    if not options.other_voices:
-        left_out.append("other_voices")
+    left_out += [name for name in ("other_voices", "hold") if not getattr(options, name)]
     left_out += [name for name in ("tempo", "semitones") if getattr(options, name) == getattr(VariationRanges, name)]
     chosen = {name: value for name, value in asdict(options).items() if name not in left_out}
     return {
@@ -280,6 +285,8 @@ def _codes(
     """The codes of one batch, [B, C, L] -> [B, K, T]."""
     audio = audio.to(options.device)
     if revoice is None:
+        if options.hold and isinstance(codec, SteadyTokenizer):
+            return codec.encode_steady(audio, options.hold).cpu()
         return codec.encode(audio).cpu()
     draws = [(options.seed, job.number, job.variant) for job in jobs]
     return revoice(audio, [job.row.speaker or "" for job in jobs], draws).cpu()

@@ -100,6 +100,35 @@ def mixtures(sounds: Path) -> list[Entry]:
     return rows
 
 
+DRAWN = {
+    "wide": "4 codebooks of 64 components, begun on crops, nothing drawn",
+    "wide-noise": "the same, noise drawn apart for each frame",
+    "wide-white": "the same, white noise",
+    "wide-tonal": "the same, more of it tonal",
+    "six": "6 codebooks of 96 components, begun on windows, nothing drawn",
+    "six-tonal": "of these, white noise, more of it tonal",
+    "six-tonal-held": "of these, codes that hold",
+}
+
+
+def noise(judges: ModuleType, sounds: Path) -> list[Entry]:
+    """What is heard behind begun codecs of 16 kHz that draw noise in one way or another, and what their codes say."""
+    folder = sounds / "noise"
+    codes = json.loads((folder / "codes.json").read_text(encoding="utf-8"))
+    rows = [row("event heard: real `valid` recordings (ceiling)", score(heard(folder / "real").right()))]
+    own = {name: heard(folder / name).right() for name in DRAWN}
+    rows += [row(f"event heard: {what}", score(own[name])) for name, what in DRAWN.items()]
+    for name, other in (("wide-noise", "wide"), ("wide-white", "wide-noise"), ("wide-tonal", "wide-white"),
+                        ("six-tonal", "six"), ("six-tonal-held", "six-tonal")):  # fmt: skip
+        rows.append(row(f"gain: {name} over {other}", score(own[name] - own[other])))
+    for name in ("six-tonal", "six-tonal-held"):
+        told = codes[name]
+        stay = " ".join(f"{100 * share:.0f}" for share in told["again"])
+        rows.append(plain(f"bits a second: {name} (codes that repeat the one before: {stay} %)",
+                          told["frame_rate"] * sum(told["bits"])))  # fmt: skip
+    return rows
+
+
 # --- mixing -----------------------------------------------------------------------------------------------------------
 
 
@@ -194,4 +223,4 @@ def class_rate(arm: Heard, class_of: str) -> np.ndarray:
 
 
 if __name__ == "__main__":
-    count({"codecs": codecs, "guidance": guidance, "mixing": mixing, "prompts": prompts, "wide": wide})
+    count({"codecs": codecs, "guidance": guidance, "mixing": mixing, "prompts": prompts, "wide": wide, "noise": noise})

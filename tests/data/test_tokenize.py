@@ -262,6 +262,7 @@ def test_options_out_of_range_are_refused() -> None:
         {"rows_per_shard": 0},
         {"pad": -1.0},
         {"pad": float("nan")},
+        {"hold": -0.1},
         {"tempo": (0.0, 1.0)},
         {"semitones": -1},
         {"mixes": -1},
@@ -270,6 +271,23 @@ def test_options_out_of_range_are_refused() -> None:
     ):
         with pytest.raises(ValueError, match="wanted"):
             TokenizeOptions(**wrong)
+
+
+class SteadyCodec(ClipCodec):
+    """One that also says codes under a price."""
+
+    def encode_steady(self, audio: Tensor, hold: float) -> Tensor:
+        return self.encode(audio) * 0 + round(10 * hold)
+
+
+def test_a_price_on_changes_goes_to_the_codec_and_belongs_to_the_plan(manifest: Path, tmp_path: Path) -> None:
+    held = TokenizeOptions(hold=0.5)
+    rows = run(manifest, tmp_path / "tokens", held, SteadyCodec())
+    assert all(bool((row.codes == 5).all()) for row in rows)
+    with pytest.raises(ValueError, match="was begun with options"):
+        run(manifest, tmp_path / "tokens", TokenizeOptions(hold=1.0), SteadyCodec())
+    with pytest.raises(ValueError, match=r"hold is 0.5, and this tokenizer knows no price of a change: leave it 0"):
+        run(manifest, tmp_path / "other", held)
 
 
 # --- mixtures

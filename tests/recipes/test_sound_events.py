@@ -15,7 +15,7 @@ import torch
 import yaml
 from reading import ROOT, content, load, planned
 
-from audiolm_kit import NeuralCodec, audio
+from audiolm_kit import NeuralCodec, audio, checkpoint
 from audiolm_kit.audio import Sound
 from audiolm_kit.codec.convnext_config import ConvNeXtConfig
 from audiolm_kit.codec.model import CodecConfig
@@ -164,6 +164,54 @@ def test_a_pair_counts_where_both_its_classes_are_heard(tmp_path: Path) -> None:
     rows = results.mixtures(tmp_path)
     assert [row["value"] for row in rows] == [0.75, 0.25]
     assert "ceiling" in rows[0]["what"] and "25 frames" in rows[1]["what"]
+
+
+def small_codec(**body: object) -> NeuralCodec:
+    """One of 1 kHz that is begun on noise."""
+    torch.manual_seed(0)
+    network = ConvNeXtConfig(
+        dim=8, width=8, encoder_layers=1, decoder_layers=1, hop=10, fft_size=20, noise=True, linear=True, **body
+    )
+    quantizer = QuantizerConfig(num_codebooks=2, codebook_size=8, dim=8)
+    codec = NeuralCodec(CodecConfig(sample_rate=1000, peak=0.9, body="convnext", convnext=network, quantizer=quantizer))
+    codec.begin(0.1 * torch.randn(4, 1, 2000))
+    return codec.eval()
+
+
+def test_noise_is_heard_as_it_is_behind_each_codec_and_of_codes_that_hold(tmp_path: Path) -> None:
+    row = recording(tmp_path, slice(0, 5000), seconds=3.0)
+    write_manifest(tmp_path / "windows.jsonl", [replace(row, split="valid")])
+    for name, body in {"plain": {}, "white": {"linear_noise": True, "white": True, "tonal": 2.0}}.items():
+        checkpoint.save(small_codec(**body), tmp_path / "codecs" / name)
+    command = [sys.executable, RECIPE / "sizes.py", "--experiment", "noise", "--out", tmp_path, "--codecs"]
+    rest = ["plain", "white", "--windows", tmp_path / "windows.jsonl", "--hold", "30"]
+    subprocess.run([*map(str, command), *map(str, rest)], check=True, capture_output=True)
+    home = tmp_path / "sounds" / "noise"
+    assert {path.parent.name for path in home.glob("*/index.json")} == {"real", "plain", "white", "white-held"}
+    made = {name: audio.read(home / name / "0000.flac").samples for name in ("plain", "white", "white-held")}
+    assert made["plain"].shape == made["white-held"].shape == (1, 3000)
+    assert not torch.equal(made["white"], made["white-held"])
+    told = json.loads((home / "codes.json").read_text())
+    assert told["white-held"]["again"][0] > told["white"]["again"][0] + 0.2
+    assert json.loads((home / "white-held/plan.json").read_text())["hold"] == 30
+
+
+def test_the_codecs_of_the_noise_table_are_those_that_the_makefile_begins(tmp_path: Path) -> None:
+    results = load("sound_events", "results")
+    plan = planned("sound_events", "/nowhere/out/sounds/noise.done").replace("\\\n", "")
+    begun = re.findall(r"--model.export /nowhere/out/codecs/(\S+)", plan)
+    assert [*begun, f"{begun[-1]}-held"] == list(results.DRAWN)
+    commands = {name: next(line for line in plan.splitlines() if f"codecs/{name}.run" in line) for name in begun}
+    assert all("--model.codec.sample_rate 16000" in command for command in commands.values())
+    named = {name: sorted(re.findall(r"convnext\.(linear_noise|white|tonal)", each)) for name, each in commands.items()}
+    assert named == {
+        "wide": [],
+        "wide-noise": ["linear_noise"],
+        "wide-white": ["linear_noise", "white"],
+        "wide-tonal": ["linear_noise", "tonal", "white"],
+        "six": [],
+        "six-tonal": ["linear_noise", "tonal", "white"],
+    }
 
 
 def test_the_codec_of_16_khz_keeps_the_frames_and_windows_of_the_one_of_8() -> None:
