@@ -78,7 +78,7 @@ def is_command(line: str) -> bool:
 
 def pages() -> list[Page]:
     """All of them; the changelog, which tells of what was, is none."""
-    found = [ROOT / "README.md", *ROOT.glob("docs/**/*.md"), *ROOT.glob("recipes/*/README.md")]
+    found = [ROOT / "README.md", *ROOT.glob("docs/**/*.md"), *ROOT.glob("recipes/*/*.md")]
     return [Page(path) for path in sorted(found)]
 
 

@@ -38,7 +38,7 @@ MEASURED = re.compile(r"^<!-- measured ([\w/ ]+)(?:: (.+?))? -->\n.*?^<!-- /meas
 def sources() -> dict[str, str]:
     """Every file of the site by its place in the repository, and where the site has it."""
     docs = sorted(path for path in (ROOT / "docs").rglob("*") if path.suffix in SHOWN)
-    recipes = sorted(ROOT.glob("recipes/*/README.md"))
+    recipes = sorted(ROOT.glob("recipes/*/*.md"))
     found = {name(path): name(path).removeprefix("docs/") for path in docs}
     found |= {name(path): name(path).replace("README.md", "index.md") for path in recipes}
     found["CHANGELOG.md"] = "changes.md"

@@ -3,7 +3,8 @@
     python tools/with_codec.py lm/begun-0 wide/codec -o lm/wide-0
 
 A language model learns codes, and how they are decoded is nothing to it. So it can learn beside a postfilter
-(``PostfilterTask``), from the codes of the codec that both begin with, which the new codec has to name as its base.
+(``PostfilterTask``), from the codes of the codec that both begin with, which the new codec has to name as its base, or
+to be.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ def with_codec(model: Path, codec: Path, output: Path) -> None:
     """
     old, new = AudioGen.load(model), checkpoint.load(NeuralCodec, codec)
     own, named = checkpoint.fingerprint(old.codec), bases(provenance.read(codec))
-    if own not in named:
+    if own not in (checkpoint.fingerprint(new), *named):
         told = ", which came of ".join(named) or "none"
         raise ValueError(f"{codec} came of the codec {told}, and {model} has learned codes of {own}: train one anew")
     AudioGen(new, old.lm, old.conditioner, old.scorer).save(output)

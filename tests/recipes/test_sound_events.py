@@ -232,6 +232,15 @@ def test_the_codec_of_16_khz_keeps_the_frames_and_windows_of_the_one_of_8() -> N
     assert "/nowhere/out/lm/begun-0 /nowhere/out/wide/codec -o /nowhere/out/lm/wide-0" in given
 
 
+def test_a_codec_that_draws_noise_needs_no_postfilter_and_codes_hold_for_training_and_validation() -> None:
+    given = ["WIDE_POSTFILTER=", "WIDE_CODEC=$(CODEC_six-tonal)", "WIDE_TOKENS=--hold 0.5"]
+    plan = planned("sound_events", "/nowhere/out/lm/wide-0.done", *given).replace("\\\n", "")
+    assert "postfilter.yaml" not in plan and "cp -r /nowhere/out/wide/begun /nowhere/out/wide/codec" in plan
+    [begun] = [line for line in plan.splitlines() if "wide/begun.run" in line]
+    assert "--model.codec.convnext.tonal 2" in begun and "--model.codec.quantizer.num_codebooks 6" in begun
+    assert sum("tokenize" in line and "--hold 0.5" in line for line in plan.splitlines()) == 2
+
+
 def test_the_published_model_is_the_one_that_the_table_names() -> None:
     about = yaml.safe_load((ROOT / "tools/published/sound-events.yaml").read_text(encoding="utf-8"))
     assert about["member"] == load("sound_events", "results").PUBLISHED

@@ -76,6 +76,12 @@ def test_a_codec_that_came_of_one_that_came_of_it_is_taken(folder: Path) -> None
     assert (folder / "made").is_dir()
 
 
+def test_its_own_codec_once_more_is_taken(folder: Path) -> None:
+    checkpoint.save(AudioGen.load(folder / "model").codec, folder / "same")
+    with_codec(folder / "model", folder / "same", folder / "made")
+    assert AudioGen.load(folder / "made").fingerprints == AudioGen.load(folder / "model").fingerprints
+
+
 def test_a_codec_of_another_one_is_refused(folder: Path) -> None:
     provenance.write(folder / "codec", {"base": {"fingerprint": "0123456789abcdef"}})
     with pytest.raises(ValueError, match=r"codec came of the codec 0123456789abcdef, and .*model has learned codes of"):
