@@ -109,6 +109,14 @@ DRAWN = {
     "six-tonal": "of these, white noise, more of it tonal",
     "six-tonal-held": "of these, codes that hold",
 }
+GAINS = {
+    ("wide-noise", "wide"): "noise, drawn apart for each frame",
+    ("wide-white", "wide-noise"): "noise that is white instead",
+    ("wide-tonal", "wide-white"): "more of that being tonal",
+    ("six-tonal", "six"): "white noise, more of it tonal, behind 6 codebooks",
+    ("six-tonal-held", "six-tonal"): "codes that hold",
+}
+HELD = {"six-tonal": "6 codebooks, white noise", "six-tonal-held": "the same, codes that hold"}
 
 
 def noise(judges: ModuleType, sounds: Path) -> list[Entry]:
@@ -118,14 +126,13 @@ def noise(judges: ModuleType, sounds: Path) -> list[Entry]:
     rows = [row("event heard: real `valid` recordings (ceiling)", score(heard(folder / "real").right()))]
     own = {name: heard(folder / name).right() for name in DRAWN}
     rows += [row(f"event heard: {what}", score(own[name])) for name, what in DRAWN.items()]
-    for name, other in (("wide-noise", "wide"), ("wide-white", "wide-noise"), ("wide-tonal", "wide-white"),
-                        ("six-tonal", "six"), ("six-tonal-held", "six-tonal")):  # fmt: skip
-        rows.append(row(f"gain: {name} over {other}", score(own[name] - own[other])))
-    for name in ("six-tonal", "six-tonal-held"):
+    for (name, other), what in GAINS.items():
+        rows.append(row(f"gain by {what}", score(own[name] - own[other])))
+    for name, what in HELD.items():
         told = codes[name]
         stay = " ".join(f"{100 * share:.0f}" for share in told["again"])
-        rows.append(plain(f"bits a second: {name} (codes that repeat the one before: {stay} %)",
-                          told["frame_rate"] * sum(told["bits"])))  # fmt: skip
+        what = f"bits a second, each code counted alone: {what} (repeated: {stay} %)"
+        rows.append(plain(what, told["frame_rate"] * sum(told["bits"])))
     return rows
 
 
