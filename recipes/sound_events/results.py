@@ -105,18 +105,25 @@ DRAWN = {
     "wide-noise": "the same, noise drawn apart for each frame",
     "wide-white": "the same, white noise",
     "wide-tonal": "the same, more of it tonal",
+    "wide-tonal-held": "of these, codes that hold",
     "six": "6 codebooks of 96 components, begun on windows, nothing drawn",
     "six-tonal": "of these, white noise, more of it tonal",
-    "six-tonal-held": "of these, codes that hold",
+    "six-tonal-held": "of these 6, codes that hold",
 }
 GAINS = {
     ("wide-noise", "wide"): "noise, drawn apart for each frame",
     ("wide-white", "wide-noise"): "noise that is white instead",
     ("wide-tonal", "wide-white"): "more of that being tonal",
+    ("wide-tonal-held", "wide-tonal"): "codes that hold",
     ("six-tonal", "six"): "white noise, more of it tonal, behind 6 codebooks",
-    ("six-tonal-held", "six-tonal"): "codes that hold",
+    ("six-tonal-held", "six-tonal"): "codes that hold, of 6 codebooks",
 }
-HELD = {"six-tonal": "6 codebooks, white noise", "six-tonal-held": "the same, codes that hold"}
+HELD = {
+    "wide-tonal": "4 codebooks, white noise",
+    "wide-tonal-held": "4 codebooks that hold",
+    "six-tonal": "6 codebooks, white noise",
+    "six-tonal-held": "6 codebooks that hold",
+}
 
 
 def noise(judges: ModuleType, sounds: Path) -> list[Entry]:

@@ -96,12 +96,14 @@ def sizes(given: argparse.Namespace, rows: list[Row], home: Path) -> Entry:
 
 
 def noise(given: argparse.Namespace, rows: list[Row], home: Path) -> Entry:
-    """The sounds of ``noise``, and what is said of each codec's codes: the last one's also of those that hold."""
+    """The sounds of ``noise``, and what is said of each codec's codes; of white noise of which less is drawn, also of
+    codes that hold."""
     found = {}
     for name in given.codecs:
         codec = checkpoint.load(NeuralCodec, given.out / "codecs" / name).eval()
         write_recordings(codec, rows, home, "", ["real"])
-        for arm, hold in ((name, 0.0), (f"{name}-held", given.hold)) if name == given.codecs[-1] else ((name, 0.0),):
+        prices = [0.0, given.hold] if codec.config.convnext.tonal else [0.0]
+        for arm, hold in zip((name, f"{name}-held"), prices, strict=False):
             write_arm(home / arm, codec, rows, hold)
             found[arm] = {"frame_rate": codec.frame_rate} | chance(codes_of(codec, rows, hold), codec.codebook_size)
     return found

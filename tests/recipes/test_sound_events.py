@@ -200,7 +200,8 @@ def test_the_codecs_of_the_noise_table_are_those_that_the_makefile_begins(tmp_pa
     results = load("sound_events", "results")
     plan = planned("sound_events", "/nowhere/out/sounds/noise.done").replace("\\\n", "")
     begun = re.findall(r"--model.export /nowhere/out/codecs/(\S+)", plan)
-    assert [*begun, f"{begun[-1]}-held"] == list(results.DRAWN)
+    held = [name for name in begun if name.endswith("-tonal")]
+    assert sorted([*begun, *(f"{name}-held" for name in held)]) == sorted(results.DRAWN)
     commands = {name: next(line for line in plan.splitlines() if f"codecs/{name}.run" in line) for name in begun}
     assert all("--model.codec.sample_rate 16000" in command for command in commands.values())
     named = {name: sorted(re.findall(r"convnext\.(linear_noise|white|tonal)", each)) for name, each in commands.items()}
