@@ -213,10 +213,11 @@ def heard(codec: NeuralCodec, row: Row, kind: str) -> Sound:
 
 
 @torch.no_grad()
-def there_and_back(codec: NeuralCodec, sound: Sound) -> Sound:
-    """What is left of a sound after the codec, as long as it was."""
-    length = sound.samples.shape[1]
-    audio = codec.decode(codec.encode(sound.samples[None]))[0, :, :length]
+def there_and_back(codec: NeuralCodec, sound: Sound, hold: float = 0.0) -> Sound:
+    """What is left of a sound after the codec, as long as it was; with ``hold``, of codes that hold."""
+    length, given = sound.samples.shape[1], sound.samples[None]
+    codes = codec.encode_steady(given, hold) if hold else codec.encode(given)
+    audio = codec.decode(codes)[0, :, :length]
     return Sound(audio.clamp(-1, 1), sound.sample_rate)
 
 

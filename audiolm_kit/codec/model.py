@@ -257,6 +257,9 @@ class NeuralCodec(nn.Module):
     def encode_scaled(self, audio: Tensor, num_codebooks: int | None = None, hold: float = 0.0) -> Scaled:
         """As ``encode``, with the scales that ``decode`` takes to make the sound as loud as it was.
 
+        Args:
+            hold: as ``encode_steady``; 0 looks at each frame alone.
+
         Raises:
             ValueError: as ``encode``.
         """

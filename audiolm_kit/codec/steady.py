@@ -33,9 +33,9 @@ def steady_codes(latents: Tensor, books: Sequence[Tensor], hold: float) -> Tenso
         Codes [B, K, T].
 
     Raises:
-        ValueError: hold is negative.
+        ValueError: hold is negative or no number.
     """
-    if hold < 0:
+    if not hold >= 0:
         raise ValueError(f"hold is {hold}, wanted a price of at least 0")
     left = latents.transpose(1, 2).float()  # [B, T, D]
     chosen: list[Tensor] = []

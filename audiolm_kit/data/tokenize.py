@@ -65,7 +65,7 @@ class TokenizeOptions:
     they are, and what is held out should stay as it is."""
     hold: float = 0.0
     """What a change of a code from one frame to the next costs, in squared distance of the codec's latents: codes then
-    change where it pays, and are easier to learn (``codec.steady``). 0 looks at each frame alone."""
+    change where it pays, and repeat more often (``codec.steady``). 0 looks at each frame alone."""
     pad: float = 0.0
     """Clips get trailing silence up to this many seconds before they are encoded, so that a model learns to end."""
     rows_per_shard: int = 1024

@@ -39,16 +39,9 @@ def past_the_codebooks(codec: NeuralCodec, sound: Sound) -> Sound:
     return Sound(audio.clamp(-1, 1), sound.sample_rate)
 
 
-@torch.no_grad()
-def held(codec: NeuralCodec, sound: Sound, hold: float) -> Sound:
-    """What codes that hold leave of a sound, as long as it was."""
-    audio = codec.decode(codec.encode_steady(sound.samples[None], hold))[0, :, : sound.samples.shape[1]]
-    return Sound(audio.clamp(-1, 1), sound.sample_rate)
-
-
 def write_arm(home: Path, codec: NeuralCodec, rows: Sequence[Row], hold: float = 0.0) -> None:
     """Each recording behind the codec."""
-    leave = past_the_codebooks if home.name == UNQUANTIZED else partial(held, hold=hold) if hold else there_and_back
+    leave = past_the_codebooks if home.name == UNQUANTIZED else partial(there_and_back, hold=hold)
 
     def make(numbers: Sequence[int]) -> list[Sound]:
         return [leave(codec, heard(codec, rows[number], "real")) for number in numbers]

@@ -85,5 +85,6 @@ def test_a_codec_says_them_of_each_sound_alone_and_of_any_length() -> None:
     assert codec.decode(codes).shape == codec.decode(codec.encode(audio)).shape
     assert codec.encode_steady(audio[..., :10], 0.05).shape[2] == 1
     assert steadiest(gaussian(2, 0, 3), gaussian(4, 3), 1.0).shape == (2, 0)
-    with pytest.raises(ValueError, match="hold is -1, wanted a price of at least 0"):
-        codec.encode_steady(audio, -1)
+    for hold in (-1, float("nan")):
+        with pytest.raises(ValueError, match=f"hold is {hold}, wanted a price of at least 0"):
+            codec.encode_steady(audio, hold)
